@@ -1,0 +1,33 @@
+//! The contract between the eBPF programs and user space: records, map values, counters.
+//!
+//! Everything here is `#[repr(C)]`, has no padding and is native-endian: both sides run on one machine.
+//! A recorded stream (`pilotfish record`) stores the same bytes, so a change of layout needs a new [`VERSION`].
+#![no_std]
+
+mod counter;
+mod member;
+mod record;
+mod scope;
+
+pub use counter::{Counter, SlotCounters};
+pub use member::Member;
+pub use record::{Family, Header, Kind, flag};
+pub use scope::{Scope, Settings};
+
+/// Version of the record layout, written into recorded streams.
+pub const VERSION: u16 = 1;
+
+/// Most containers that one agent observes at a time; slot 0 means "no container".
+pub const MAX_SLOTS: u32 = 512;
+
+/// Most bytes that one socket operation can capture: the operator's hard cap.
+pub const MAX_CAPTURE: u32 = 16 * 1024;
+
+/// Bytes captured per socket operation unless configured otherwise.
+pub const DEFAULT_CAPTURE: u32 = 4096;
+
+/// Most cgroups whose new processes are put in scope by the kernel itself (cgroup v2).
+pub const MAX_CGROUPS: u32 = 1024;
+
+/// I/O vectors read per operation; the bytes of later ones become a gap.
+pub const MAX_IOVECS: u32 = 8;

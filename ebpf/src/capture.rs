@@ -1,0 +1,139 @@
+//! Copies the user's bytes of one operation into a scratch record.
+
+use crate::{
+    maps::{SCRATCH_BYTES, Scratch},
+    syscall::{Data, Shape},
+};
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use core::{arch::asm, ffi::c_void};
+use pilotfish_abi::{Counter, MAX_CAPTURE, MAX_IOVECS};
+
+const MAX: u64 = MAX_CAPTURE as u64;
+
+const _: () = assert!(MAX.is_power_of_two() && SCRATCH_BYTES as u64 >= 2 * MAX);
+
+/// What a copy came to.
+pub struct Captured {
+    /// Bytes now in the scratch record, at most [`MAX_CAPTURE`].
+    pub bytes: u64,
+    /// Why there are fewer than wanted, if something went wrong.
+    pub trouble: Option<Counter>,
+}
+
+/// Bounds a value so that the verifier sees it: LLVM removes comparisons that it can prove, the verifier cannot.
+#[inline(always)]
+pub fn at_most_max(mut value: u64) -> u64 {
+    // SAFETY: arithmetic on a register.
+    unsafe {
+        asm!("if {v} <= {max} goto +1", "{v} = {max}", v = inout(reg) value, max = const MAX_CAPTURE);
+    }
+    value
+}
+
+#[inline(always)]
+fn below_max(mut value: u64) -> u64 {
+    // SAFETY: arithmetic on a register.
+    unsafe {
+        asm!("{v} &= {mask}", v = inout(reg) value, mask = const MAX_CAPTURE - 1);
+    }
+    value
+}
+
+/// Copies the first `wanted` bytes of the operation's data.
+#[inline(always)]
+pub fn copy(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
+    match data.shape {
+        Shape::Buffer => {
+            // More moved than was asked for: these are not the operation's registers.
+            if data.length < wanted {
+                return Captured {
+                    bytes: 0,
+                    trouble: Some(Counter::NoBuffer),
+                };
+            }
+            if read_user(scratch, 0, data.address, wanted) {
+                Captured {
+                    bytes: wanted,
+                    trouble: None,
+                }
+            } else {
+                Captured {
+                    bytes: 0,
+                    trouble: Some(Counter::Unreadable),
+                }
+            }
+        }
+        Shape::Vectors => copy_vectors(scratch, data.address, data.length, wanted),
+        Shape::Hidden(why) => Captured {
+            bytes: 0,
+            trouble: Some(why),
+        },
+    }
+}
+
+#[inline(always)]
+fn copy_vectors(scratch: &mut Scratch, address: u64, count: u64, wanted: u64) -> Captured {
+    let known = if count > u64::from(MAX_IOVECS) {
+        u64::from(MAX_IOVECS)
+    } else {
+        count
+    };
+    if !read_vectors(scratch, address, known) {
+        return Captured {
+            bytes: 0,
+            trouble: Some(Counter::Unreadable),
+        };
+    }
+    let mut position = 0_u64;
+    for index in 0..MAX_IOVECS as usize {
+        if index as u64 >= known || position >= wanted {
+            break;
+        }
+        let [base, length] = scratch.iovecs[index];
+        let rest = wanted - position;
+        let length = if length < rest { length } else { rest };
+        if length == 0 {
+            continue;
+        }
+        if !read_user(scratch, position, base, length) {
+            return Captured {
+                bytes: position,
+                trouble: Some(Counter::Unreadable),
+            };
+        }
+        position += length;
+    }
+    let cut = position < wanted && count > known;
+    Captured {
+        bytes: position,
+        trouble: cut.then_some(Counter::IovecsCut),
+    }
+}
+
+#[inline(always)]
+fn read_vectors(scratch: &mut Scratch, address: u64, known: u64) -> bool {
+    let mut size = known * 16;
+    // SAFETY: arithmetic on a register, then a read into the array, bounded by its size.
+    unsafe {
+        asm!("if {v} <= {max} goto +1", "{v} = {max}", v = inout(reg) size, max = const MAX_IOVECS * 16);
+        size == 0
+            || bpf_probe_read_user(
+                (&raw mut scratch.iovecs).cast(),
+                size as u32,
+                address as *const c_void,
+            ) == 0
+    }
+}
+
+/// Reads `length` bytes (up to the maximum) at `position` (below the maximum).
+#[inline(always)]
+fn read_user(scratch: &mut Scratch, position: u64, address: u64, length: u64) -> bool {
+    let position = below_max(position);
+    let length = at_most_max(length);
+    // SAFETY: position + length is within the scratch bytes, which the verifier checks too; the helper checks the
+    // user address.
+    unsafe {
+        let target = (&raw mut scratch.bytes).cast::<u8>().add(position as usize);
+        bpf_probe_read_user(target.cast(), length as u32, address as *const c_void) == 0
+    }
+}

@@ -1,0 +1,163 @@
+//! State of one socket: how far each of its streams has come.
+
+use crate::{
+    kernel,
+    maps::{self, FLOWS, Flow},
+    syscall::Way,
+};
+use aya_ebpf::{
+    bindings::BPF_LOCAL_STORAGE_GET_F_CREATE,
+    helpers::generated::{bpf_sk_storage_get, bpf_skc_to_tcp_sock},
+};
+use core::{ffi::c_void, ptr};
+use pilotfish_abi::{Counter, Family, Member, Scope, flag};
+
+/// The socket's state, if a process in scope has used it.
+#[inline(always)]
+pub fn known(socket: *mut c_void) -> Option<&'static Flow> {
+    // SAFETY: the helper returns null or storage that outlives the program's run.
+    unsafe {
+        bpf_sk_storage_get(map(), socket, ptr::null_mut(), 0)
+            .cast::<Flow>()
+            .as_ref()
+    }
+}
+
+#[inline(always)]
+fn map() -> *mut c_void {
+    ptr::from_ref(&FLOWS).cast_mut().cast()
+}
+
+/// The socket's state, made at its first observed operation, which moved `total` bytes.
+#[inline(always)]
+pub fn observed(
+    socket: *mut c_void,
+    scope: Scope,
+    family: Family,
+    way: Way,
+    total: u64,
+) -> Option<&'static mut Flow> {
+    // SAFETY: as in `known`; the initial value is copied from our stack.
+    unsafe {
+        let flow = bpf_sk_storage_get(map(), socket, ptr::null_mut(), 0).cast::<Flow>();
+        if let Some(flow) = flow.as_mut() {
+            return Some(flow);
+        }
+        let mut first = first_state(socket, scope, family, way, total);
+        let create = BPF_LOCAL_STORAGE_GET_F_CREATE.into();
+        let flow = bpf_sk_storage_get(map(), socket, (&raw mut first).cast(), create)
+            .cast::<Flow>()
+            .as_mut();
+        if flow.is_none() {
+            maps::count(scope.slot, Counter::FlowStorage, 1);
+        }
+        flow
+    }
+}
+
+/// Whether the connection had carried bytes before the operation that just moved `total`.
+///
+/// A TCP socket knows: bytes taken out by its reader, and bytes given to it by its writer (on the connecting side
+/// the SYN counts as one acknowledged byte). A unix socket does not, so it counts as joined late.
+#[inline(always)]
+fn first_state(socket: *mut c_void, scope: Scope, family: Family, way: Way, total: u64) -> Flow {
+    let mut flow = Flow {
+        sent: 0,
+        received: 0,
+        slot: scope.slot,
+        tgid: scope.tgid,
+        flags: u32::from(flag::JOINED_LATE),
+        write_sequence: 0,
+        copied_sequence: 0,
+        reserved: 0,
+    };
+    let Some(tcp) = tcp_socket(socket, family) else {
+        return flow;
+    };
+    // SAFETY: a `struct tcp_sock`; members by BTF.
+    unsafe {
+        let next: u32 = kernel::load(tcp, Member::TcpReceiveNext);
+        let copied: u32 = kernel::load(tcp, Member::TcpCopiedSequence);
+        let queued = u64::from(next.wrapping_sub(copied));
+        let received = kernel::load::<u64>(tcp, Member::TcpBytesReceived).wrapping_sub(queued);
+        let written: u32 = kernel::load(tcp, Member::TcpWriteSequence);
+        let unacknowledged: u32 = kernel::load(tcp, Member::TcpSendUnacknowledged);
+        let in_flight = u64::from(written.wrapping_sub(unacknowledged));
+        let sent = kernel::load::<u64>(tcp, Member::TcpBytesAcked).wrapping_add(in_flight);
+        let late = match way {
+            Way::Send => received != 0 || sent > total + 1,
+            Way::Receive => received > total || sent > 1,
+        };
+        if !late {
+            flow.flags = 0;
+        }
+        let of = |this| if way == this { total as u32 } else { 0 };
+        flow.write_sequence = written.wrapping_sub(of(Way::Send));
+        flow.copied_sequence = copied.wrapping_sub(of(Way::Receive));
+    }
+    flow
+}
+
+/// Takes note of an operation and gives the stream offset of its first byte.
+///
+/// TCP's own sequence numbers decide: they also count what no tracepoint shows (splice out of a socket, a process
+/// out of scope on the same socket), which thereby becomes a gap of known length. Under a protocol in the kernel
+/// (kTLS) they count other bytes than the process sees, and other sockets have none: there operations are added up.
+#[inline(always)]
+pub fn advance(flow: &mut Flow, socket: *mut c_void, way: Way, total: u64) -> u64 {
+    let (position, sequence, member) = match way {
+        Way::Send => (
+            &raw mut flow.sent,
+            &mut flow.write_sequence,
+            Member::TcpWriteSequence,
+        ),
+        Way::Receive => (
+            &raw mut flow.received,
+            &mut flow.copied_sequence,
+            Member::TcpCopiedSequence,
+        ),
+    };
+    let mut moved = total;
+    // SAFETY: the helper returns null or a `struct tcp_sock`; members by BTF.
+    unsafe {
+        let tcp = bpf_skc_to_tcp_sock(socket).cast::<c_void>();
+        if !tcp.is_null() {
+            let now: u32 = kernel::load(tcp, member);
+            let since = u64::from(now.wrapping_sub(*sequence));
+            *sequence = now;
+            let upper_protocol: usize = kernel::load(tcp, Member::InetUpperProtocol);
+            // One more than the bytes is the FIN, which has a number too and is passed by the read that meets it.
+            if upper_protocol == 0 && since > total + 1 {
+                moved = since;
+            }
+        }
+        // Two threads may use one socket at a time.
+        maps::fetch_add(position, moved) + (moved - total)
+    }
+}
+
+/// Bytes that have arrived and were not read. A FIN takes one place in the sequence, so a single byte counts as none.
+#[inline(always)]
+pub fn unread(socket: *mut c_void) -> u32 {
+    // SAFETY: the helper returns null or a `struct tcp_sock`; members by BTF.
+    unsafe {
+        let tcp = bpf_skc_to_tcp_sock(socket).cast::<c_void>();
+        if tcp.is_null() {
+            return 0;
+        }
+        let next: u32 = kernel::load(tcp, Member::TcpReceiveNext);
+        let copied: u32 = kernel::load(tcp, Member::TcpCopiedSequence);
+        let waiting = next.wrapping_sub(copied);
+        if waiting > 1 { waiting } else { 0 }
+    }
+}
+
+#[inline(always)]
+fn tcp_socket(socket: *mut c_void, family: Family) -> Option<*const c_void> {
+    if matches!(family, Family::Unix) {
+        return None;
+    }
+    // SAFETY: the helper returns null for anything but TCP.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(socket) };
+    (!tcp.is_null()).then_some(tcp.cast())
+}
