@@ -1,0 +1,72 @@
+//! The whole pipeline: a stream of records, as the ring buffer and recorded files carry them, each padded to eight
+//! bytes. Cookies and slots are folded onto a few, so that records meet in one flow.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pilotfish_abi::Header;
+use pilotfish_pipeline::{Config, Measurement, Pipeline, Record, Sink, Span};
+use std::collections::HashSet;
+
+/// Fewer than there are cookies, so that eviction happens.
+const MAX_FLOWS: usize = 3;
+
+#[derive(Default)]
+struct Checked {
+    spans: u64,
+    measurements: u64,
+}
+
+impl Sink for Checked {
+    fn span(&mut self, span: Span) {
+        assert!(span.end_unix_nano >= span.start_unix_nano);
+        let keys: HashSet<_> = span
+            .attributes
+            .iter()
+            .map(|attribute| attribute.key)
+            .collect();
+        assert_eq!(keys.len(), span.attributes.len(), "{:?}", span.attributes);
+        self.spans += 1;
+    }
+
+    fn measurement(&mut self, measurement: Measurement) {
+        assert!(
+            measurement
+                .values
+                .iter()
+                .all(|(_, value)| value.is_finite() && *value >= 0.0),
+            "{measurement:?}"
+        );
+        self.measurements += 1;
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(mut pipeline) = Pipeline::new(Config {
+        max_flows: MAX_FLOWS,
+        ..Config::default()
+    }) else {
+        return;
+    };
+    let mut sink = Checked::default();
+    let mut rest = bytes;
+    while let Ok(mut record) = Record::parse(rest) {
+        record.header.cookie %= 5;
+        record.header.slot %= 3;
+        pipeline.on_tick(record.header.time, 0, &mut sink);
+        pipeline.on_record(&record, &mut sink);
+        assert!(pipeline.flows_open() <= MAX_FLOWS);
+        let length = (Header::SIZE + record.payload.len()).next_multiple_of(8);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    pipeline.finish(&mut sink);
+    let stats = pipeline.stats();
+    assert_eq!((pipeline.flows_open(), pipeline.exchanges_open()), (0, 0));
+    assert_eq!(
+        stats.exchanges_started,
+        stats.exchanges_finished + stats.exchanges_abandoned
+    );
+    assert_eq!(
+        (stats.spans, stats.measurements),
+        (sink.spans, sink.measurements)
+    );
+});

@@ -1,0 +1,211 @@
+//! The two ends of a flow: who they are, and how two flows turn out to be one connection.
+
+use compact_str::{CompactString, ToCompactString};
+use pilotfish_abi::{Family, Header};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// One end of an internet connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    /// The address as text, made once per flow.
+    pub(crate) text: CompactString,
+}
+
+/// How the bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp,
+    Unix,
+}
+
+/// The ends of a flow, seen from the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoints {
+    pub(crate) transport: Transport,
+    netns: u32,
+    /// Local and remote end; `None` for unix sockets.
+    pub(crate) ends: Option<(End, End)>,
+}
+
+/// Names a place in a connection's request stream, equal for both of its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ConnectionPlace {
+    offset: u64,
+    client: u128,
+    server: u128,
+    netns: u32,
+    client_port: u16,
+    server_port: u16,
+}
+
+/// The role of the local end in a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Client,
+    Server,
+}
+
+impl Endpoints {
+    /// Reads the ends from a socket record; `None` for an unknown address family.
+    pub(crate) fn from_header(header: &Header) -> Option<Self> {
+        let family = Family::from_u16(header.family)?;
+        let (transport, ends) = match family {
+            Family::Unix => (Transport::Unix, None),
+            Family::V4 | Family::V6 => {
+                let local = End::new(address(family, header.local), header.local_port);
+                let remote = End::new(address(family, header.remote), header.remote_port);
+                (Transport::Tcp, Some((local, remote)))
+            }
+        };
+        Some(Self {
+            transport,
+            netns: header.netns,
+            ends,
+        })
+    }
+
+    /// The place `offset` of the request stream, or `None` where the other end cannot be found by its addresses.
+    pub(crate) fn place(&self, role: Role, offset: u64) -> Option<ConnectionPlace> {
+        let (local, remote) = self.ends.as_ref().filter(|_| self.netns != 0)?;
+        let (client, server) = match role {
+            Role::Client => (local, remote),
+            Role::Server => (remote, local),
+        };
+        Some(ConnectionPlace {
+            offset,
+            client: client.bits(),
+            server: server.bits(),
+            netns: self.netns,
+            client_port: client.port,
+            server_port: server.port,
+        })
+    }
+}
+
+impl End {
+    fn new(address: IpAddr, port: u16) -> Self {
+        Self {
+            address,
+            port,
+            text: address.to_compact_string(),
+        }
+    }
+
+    fn bits(&self) -> u128 {
+        match self.address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        }
+    }
+}
+
+/// IPv4-mapped IPv6 addresses are IPv4: one connection may have a socket of each family.
+fn address(family: Family, bytes: [u8; 16]) -> IpAddr {
+    match (family, bytes) {
+        (Family::V4, [a, b, c, d, ..]) => Ipv4Addr::new(a, b, c, d).into(),
+        _ => IpAddr::from(Ipv6Addr::from(bytes)).to_canonical(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Endpoints, Role, Transport};
+    use pilotfish_abi::{Family, Header};
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn v4(bytes: [u8; 4]) -> [u8; 16] {
+        let mut address = [0; 16];
+        address[..4].copy_from_slice(&bytes);
+        address
+    }
+
+    fn header(
+        family: Family,
+        local: [u8; 16],
+        local_port: u16,
+        remote: [u8; 16],
+        remote_port: u16,
+    ) -> Header {
+        let family = family as u16;
+        Header {
+            family,
+            netns: 7,
+            local,
+            local_port,
+            remote,
+            remote_port,
+            ..Header::default()
+        }
+    }
+
+    #[test]
+    fn both_ends_name_the_same_place() {
+        let client = header(
+            Family::V4,
+            v4([127, 0, 0, 1]),
+            40_000,
+            v4([127, 0, 0, 1]),
+            80,
+        );
+        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets();
+        let server = header(Family::V6, mapped, 80, mapped, 40_000);
+        let (client, server) = (
+            Endpoints::from_header(&client).unwrap(),
+            Endpoints::from_header(&server).unwrap(),
+        );
+        assert_eq!(client.place(Role::Client, 5), server.place(Role::Server, 5));
+        assert_ne!(client.place(Role::Client, 5), server.place(Role::Server, 6));
+        assert_ne!(client.place(Role::Client, 5), server.place(Role::Client, 5));
+        assert_eq!(server.ends.unwrap().1.text, "127.0.0.1");
+    }
+
+    #[test]
+    fn namespaces_keep_equal_addresses_apart() {
+        let one = header(
+            Family::V4,
+            v4([127, 0, 0, 1]),
+            40_000,
+            v4([127, 0, 0, 1]),
+            80,
+        );
+        let place = |header: &Header| {
+            Endpoints::from_header(header)
+                .unwrap()
+                .place(Role::Client, 0)
+        };
+        assert_ne!(place(&one), place(&Header { netns: 8, ..one }));
+        assert_eq!(place(&Header { netns: 0, ..one }), None);
+    }
+
+    #[test]
+    fn unix_sockets_have_no_addresses_and_unknown_families_no_ends() {
+        let unix = Endpoints::from_header(&header(Family::Unix, [0; 16], 0, [0; 16], 0)).unwrap();
+        assert_eq!(
+            (
+                unix.transport,
+                unix.ends.clone(),
+                unix.place(Role::Client, 0)
+            ),
+            (Transport::Unix, None, None)
+        );
+        assert_eq!(
+            Endpoints::from_header(&Header {
+                family: 16,
+                ..Header::default()
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn ipv6_text() {
+        let address = Ipv6Addr::LOCALHOST.octets();
+        let ends = Endpoints::from_header(&header(Family::V6, address, 1, address, 2))
+            .unwrap()
+            .ends
+            .unwrap();
+        assert_eq!((ends.0.text.as_str(), ends.1.port), ("::1", 2));
+    }
+}

@@ -1,0 +1,55 @@
+//! The pure core of pilotfish: ring-buffer records in, spans and measurements out.
+//!
+//! No I/O, clocks, tasks or locks: time arrives as data, results leave through a [`Sink`]. Every byte it reads is
+//! hostile; it cannot panic, and it allocates in proportion to what was captured.
+//!
+//! ```text
+//! Record -> flow (reassembly, gaps) -> detection -> protocol parser -> Exchange
+//!        -> trace context, parent, route -> Span, Measurement -> Sink
+//! ```
+#![forbid(unsafe_code)]
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+pub mod config;
+mod context;
+mod detection;
+mod endpoints;
+mod exchanges;
+mod flow;
+mod ids;
+pub mod model;
+mod parents;
+mod pipeline;
+pub mod protocol;
+mod reassembly;
+pub mod record;
+mod routes;
+pub mod sampling;
+pub mod semconv;
+mod spans;
+pub mod stats;
+
+pub use config::{Config, ConfigError};
+pub use model::{
+    Attribute, Instrument, Kind, Measurement, Sink, Slot, Span, SpanId, Status, TraceId, Value,
+};
+pub use pipeline::Pipeline;
+pub use record::{Record, RecordError};
+pub use sampling::{Sampler, SamplerError};
+pub use stats::Stats;

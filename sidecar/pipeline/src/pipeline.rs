@@ -1,0 +1,280 @@
+//! The entry: records and time in, results out.
+
+use crate::config::{Config, ConfigError};
+use crate::detection::Detector;
+use crate::endpoints::{Endpoints, Transport};
+use crate::exchanges::Exchanges;
+use crate::flow::{Flow, Shared};
+use crate::model::{Sink, Slot};
+use crate::protocol::{Direction, PROTOCOLS, Protocol};
+use crate::reassembly::{Account, Operation};
+use crate::record::Record;
+use crate::routes::Routes;
+use crate::spans::Finisher;
+use crate::stats::Stats;
+use hashlink::LruCache;
+use hashlink::lru_cache::Entry;
+use pilotfish_abi::{Header, Kind, flag};
+use std::collections::BTreeSet;
+
+/// Nanoseconds between two ticks of every parser.
+const PARSER_TICK: u64 = 1_000_000_000;
+
+/// Turns records into spans and measurements.
+///
+/// Memory is bounded by the configuration: flows, the bytes that each keeps, exchanges in progress and routes all
+/// have a limit, and what is dropped for it is counted in [`Stats`].
+pub struct Pipeline {
+    /// By socket cookie, least recently used first.
+    flows: LruCache<u64, Flow>,
+    max_flows: usize,
+    /// Flows that wait for a record, closed ones among them; in a fixed order, so that a replay gives the same ids.
+    awaited: BTreeSet<u64>,
+    /// Unix flows as (last user's tgid, cookie): their close is not seen, the end of their user is.
+    unix_users: BTreeSet<(u32, u64)>,
+    shared: Shared,
+    last_parser_tick: u64,
+}
+
+impl Pipeline {
+    /// Checks the settings and makes an empty pipeline.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        Self::with_protocols(config, PROTOCOLS)
+    }
+
+    /// As [`Self::new`], with another table of protocols than [`PROTOCOLS`].
+    pub fn with_protocols(config: Config, table: &'static [Protocol]) -> Result<Self, ConfigError> {
+        config.check()?;
+        let routes = Routes::new(&config.routes, config.max_routes)?;
+        Ok(Self {
+            flows: LruCache::new_unbounded(),
+            max_flows: config.max_flows,
+            awaited: BTreeSet::new(),
+            unix_users: BTreeSet::new(),
+            shared: Shared {
+                account: Account::default(),
+                detector: Detector::new(table, config.protocols.as_deref())?,
+                exchanges: Exchanges::new(config.seed, config.sampler),
+                finisher: Finisher::new(routes, &config.ignore_paths)?,
+            },
+            last_parser_tick: 0,
+        })
+    }
+
+    /// Takes one record. Records of one direction of a flow may come slightly out of order.
+    pub fn on_record(&mut self, record: &Record<'_>, sink: &mut dyn Sink) {
+        let stats = &mut self.shared.account.stats;
+        stats.records = stats.records.saturating_add(1);
+        match record.kind {
+            Kind::Send | Kind::Receive => self.on_bytes(record, sink),
+            Kind::SendEnd | Kind::ReceiveEnd | Kind::Close => self.on_end(record, sink),
+            Kind::Exit => self.on_exit(record.header.tgid, sink),
+            Kind::Fork | Kind::Exec | Kind::Newcomer => {}
+        }
+    }
+
+    /// Tells the time: `now` is `CLOCK_MONOTONIC` in nanoseconds, `unix_offset` the Unix time minus it. To be called
+    /// once before the first record, then every 100 ms or so.
+    pub fn on_tick(&mut self, now: u64, unix_offset: i64, sink: &mut dyn Sink) {
+        self.shared.finisher.unix_offset = unix_offset;
+        let Self {
+            flows,
+            awaited,
+            shared,
+            ..
+        } = self;
+        let mut past = Vec::new();
+        awaited.retain(|cookie| {
+            let Some(flow) = flows.peek_mut(cookie) else {
+                return false;
+            };
+            flow.on_tick(now, shared, sink);
+            if flow.is_over() || flow.is_past(now) {
+                past.push(*cookie);
+            }
+            flow.awaited = flow.is_waiting();
+            flow.awaited
+        });
+        for cookie in past {
+            self.end_flow(cookie, sink);
+        }
+        if now.saturating_sub(self.last_parser_tick) >= PARSER_TICK {
+            self.last_parser_tick = now;
+            for (_, flow) in &mut self.flows {
+                flow.tick_parser(now, &mut self.shared, sink);
+            }
+        }
+    }
+
+    /// Drops all state of a container that has ended.
+    pub fn forget(&mut self, slot: Slot, sink: &mut dyn Sink) {
+        let of_slot = self.flows.iter().filter(|(_, flow)| flow.slot() == slot);
+        let cookies: Vec<u64> = of_slot.map(|(&cookie, _)| cookie).collect();
+        for cookie in cookies {
+            self.end_flow(cookie, sink);
+        }
+        self.shared.finisher.forget(slot);
+    }
+
+    /// Shutdown: finishes or abandons every flow.
+    pub fn finish(&mut self, sink: &mut dyn Sink) {
+        while let Some((&cookie, _)) = self.flows.iter().next() {
+            self.end_flow(cookie, sink);
+        }
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.account.stats
+    }
+
+    /// Flows in the table now.
+    pub fn flows_open(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Exchanges in progress now.
+    pub fn exchanges_open(&self) -> usize {
+        self.shared.exchanges.len()
+    }
+
+    fn on_bytes(&mut self, record: &Record<'_>, sink: &mut dyn Sink) {
+        let header = &record.header;
+        if self.flows.len() >= self.max_flows && !self.flows.contains_key(&header.cookie) {
+            self.evict(sink);
+        }
+        let flow = match self.flows.entry(header.cookie) {
+            Entry::Occupied(mut entry) => {
+                entry.to_back();
+                entry.into_mut()
+            }
+            Entry::Vacant(entry) => {
+                let stats = &mut self.shared.account.stats;
+                let Some(endpoints) = Endpoints::from_header(header) else {
+                    stats.records_unusable = stats.records_unusable.saturating_add(1);
+                    return;
+                };
+                let late = header.flags & flag::JOINED_LATE != 0;
+                stats.flows_opened = stats.flows_opened.saturating_add(1);
+                stats.flows_late = stats.flows_late.saturating_add(u64::from(late));
+                entry.insert(Flow::new(Slot(header.slot), endpoints, late))
+            }
+        };
+        if flow.user != header.tgid {
+            let (before, transport) = (flow.user, flow.endpoints().transport);
+            flow.user = header.tgid;
+            if transport == Transport::Unix {
+                self.unix_users.remove(&(before, header.cookie));
+                self.unix_users.insert((header.tgid, header.cookie));
+            }
+        }
+        let no_buffer = header.flags & flag::NO_BUFFER != 0;
+        let bytes = if no_buffer { &[] } else { record.payload };
+        flow.on_operation(
+            operation(record.kind, header, bytes),
+            &mut self.shared,
+            sink,
+        );
+        // A straggler of a closed flow may have been all that was missing.
+        if flow.is_over() {
+            self.end_flow(header.cookie, sink);
+        } else {
+            await_flow(&mut self.awaited, header.cookie, flow);
+        }
+    }
+
+    /// The end of a direction, or of the transport. It means nothing for a flow of which nothing was seen.
+    fn on_end(&mut self, record: &Record<'_>, sink: &mut dyn Sink) {
+        let Header {
+            cookie,
+            time,
+            total,
+            received,
+            ..
+        } = record.header;
+        let Some(flow) = self.flows.get_mut(&cookie) else {
+            return;
+        };
+        let end = operation(record.kind, &record.header, &[]);
+        flow.on_operation(end, &mut self.shared, sink);
+        if record.kind == Kind::Close {
+            let read_up_to = Operation {
+                direction: Direction::Received,
+                offset: received,
+                end: false,
+                ..end
+            };
+            flow.on_operation(read_up_to, &mut self.shared, sink);
+            flow.on_close(time, total);
+        }
+        if flow.is_over() {
+            self.end_flow(cookie, sink);
+        } else {
+            await_flow(&mut self.awaited, cookie, flow);
+        }
+    }
+
+    fn on_exit(&mut self, tgid: u32, sink: &mut dyn Sink) {
+        // 0 stands for every process whose id is not known.
+        if tgid == 0 {
+            return;
+        }
+        while let Some(&(_, cookie)) = self.unix_users.range((tgid, 0)..=(tgid, u64::MAX)).next() {
+            self.end_flow(cookie, sink);
+        }
+    }
+
+    fn evict(&mut self, sink: &mut dyn Sink) {
+        if let Some((&cookie, _)) = self.flows.iter().next() {
+            let stats = &mut self.shared.account.stats;
+            stats.flows_evicted = stats.flows_evicted.saturating_add(1);
+            self.remove_flow(cookie, sink);
+        }
+    }
+
+    fn end_flow(&mut self, cookie: u64, sink: &mut dyn Sink) {
+        if self.remove_flow(cookie, sink) {
+            let stats = &mut self.shared.account.stats;
+            stats.flows_ended = stats.flows_ended.saturating_add(1);
+        }
+    }
+
+    fn remove_flow(&mut self, cookie: u64, sink: &mut dyn Sink) -> bool {
+        let Some(flow) = self.flows.remove(&cookie) else {
+            return false;
+        };
+        self.unix_users.remove(&(flow.user, cookie));
+        self.awaited.remove(&cookie);
+        flow.end(&mut self.shared, sink);
+        true
+    }
+}
+
+fn await_flow(awaited: &mut BTreeSet<u64>, cookie: u64, flow: &mut Flow) {
+    if !flow.awaited && flow.is_waiting() {
+        flow.awaited = true;
+        awaited.insert(cookie);
+    }
+}
+
+fn operation<'a>(kind: Kind, header: &Header, bytes: &'a [u8]) -> Operation<'a> {
+    let direction = match kind {
+        Kind::Receive | Kind::ReceiveEnd => Direction::Received,
+        _ => Direction::Sent,
+    };
+    let carries_bytes = matches!(kind, Kind::Send | Kind::Receive);
+    Operation {
+        direction,
+        offset: header.offset,
+        total: if carries_bytes {
+            header.total.into()
+        } else {
+            0
+        },
+        bytes,
+        time: header.time,
+        // The kernel tells of an end on whichever thread runs at the time.
+        tid: if carries_bytes { header.tid } else { 0 },
+        end: !carries_bytes,
+    }
+}

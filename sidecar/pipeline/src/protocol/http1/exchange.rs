@@ -1,0 +1,304 @@
+//! From a request and its outcome to attributes, by the stable HTTP semantic conventions.
+//!
+//! `network.protocol.version` is the request's; `network.protocol.name` is left out, being `http`.
+
+use super::head::RequestHead;
+use super::method;
+use super::target::{self, Target};
+use crate::model::{Attribute, Instrument, Kind, Status, Value};
+use crate::protocol::{Exchange, ExchangeId};
+use crate::semconv;
+use compact_str::CompactString;
+use smallvec::SmallVec;
+
+/// `error.type` of a client's request that was never answered: the connection closed first.
+pub(super) const NO_RESPONSE: &str = "no_response";
+/// `error.type` of a response that the close of its connection cut short.
+pub(super) const INCOMPLETE_RESPONSE: &str = "incomplete_response";
+/// Longest exported `user_agent.original`, in bytes.
+const MAX_USER_AGENT: usize = 256;
+/// Longest exported unknown method, in bytes.
+const MAX_METHOD: usize = 32;
+/// `http.request.method` of every other one.
+const OTHER_METHOD: &str = "_OTHER";
+
+/// A request whose exchange has not finished.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) id: ExchangeId,
+    kind: Kind,
+    /// `http.request.method`.
+    method: &'static str,
+    minor: u8,
+    scheme: &'static str,
+    server: Option<(CompactString, u16)>,
+    path: CompactString,
+    attributes: Vec<Attribute>,
+    /// Known once the request's body is complete.
+    pub(super) request_size: Option<u64>,
+    /// It asked for another protocol.
+    pub(super) upgrade: bool,
+    /// It waits for a 100 before sending its body, and none has come.
+    pub(super) awaits_continue: bool,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outcome {
+    /// When its last byte moved.
+    pub(super) end: u64,
+    /// What was on the wire.
+    pub(super) status: Option<u16>,
+    /// Known when the response's body is complete.
+    pub(super) response_size: Option<u64>,
+    /// Why it is not whole.
+    pub(super) broken: Option<&'static str>,
+}
+
+impl Open {
+    pub(super) fn new(id: ExchangeId, kind: Kind, head: &RequestHead<'_>, tls: bool) -> Self {
+        let method = method::known(head.method.as_bytes());
+        let target = Target::parse(head.target, method == Some("CONNECT"));
+        let authority = target
+            .authority
+            .or_else(|| std::str::from_utf8(head.host?).ok())
+            .map(str::trim);
+        let scheme = scheme(kind, head, &target, tls);
+        let default_port = if scheme == "https" { 443 } else { 80 };
+        let server = authority
+            .and_then(target::host_and_port)
+            .map(|(host, port)| (CompactString::from(host), port.unwrap_or(default_port)));
+        let mut open = Self {
+            id,
+            kind,
+            method: method.unwrap_or(OTHER_METHOD),
+            minor: head.minor,
+            scheme,
+            server,
+            path: if target.path == "*" {
+                CompactString::default()
+            } else {
+                bounded_path(&target)
+            },
+            attributes: Vec::with_capacity(12),
+            request_size: None,
+            upgrade: head.upgrade,
+            awaits_continue: head.expects_continue,
+        };
+        open.describe(head, &target, authority);
+        open
+    }
+
+    pub(super) fn is_connect(&self) -> bool {
+        self.method == "CONNECT"
+    }
+
+    /// A response to this method has no body, whatever its head says.
+    pub(super) fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
+    fn describe(&mut self, head: &RequestHead<'_>, target: &Target<'_>, authority: Option<&str>) {
+        self.text(
+            semconv::HTTP_REQUEST_METHOD,
+            CompactString::const_new(self.method),
+        );
+        if self.method == OTHER_METHOD {
+            self.text(
+                semconv::HTTP_REQUEST_METHOD_ORIGINAL,
+                target::bounded(head.method, MAX_METHOD).into(),
+            );
+        }
+        self.text(semconv::URL_SCHEME, CompactString::const_new(self.scheme));
+        match self.kind {
+            Kind::Server => self.describe_served(head, target),
+            Kind::Client => {
+                // The full URL of a tunnel does not exist, and without a host there is none to build.
+                if let Some(authority) =
+                    authority.filter(|_| !self.is_connect() && self.server.is_some())
+                {
+                    let url = target::full_url(self.scheme, authority, target.path, target.query);
+                    self.text(semconv::URL_FULL, url);
+                }
+            }
+        }
+        if let Some((host, port)) = self.server.clone() {
+            self.text(semconv::SERVER_ADDRESS, host);
+            self.number(semconv::SERVER_PORT, i64::from(port));
+        }
+        self.text(semconv::NETWORK_PROTOCOL_VERSION, version(self.minor));
+        if let Some(user_agent) = head.user_agent {
+            let text = target::bounded_lossy(user_agent, MAX_USER_AGENT);
+            self.text(semconv::USER_AGENT_ORIGINAL, CompactString::from(text));
+        }
+    }
+
+    fn describe_served(&mut self, head: &RequestHead<'_>, target: &Target<'_>) {
+        if !target.path.is_empty() {
+            self.text(semconv::URL_PATH, bounded_path(target));
+        }
+        if let Some(query) = target.query {
+            self.text(semconv::URL_QUERY, target::redacted_query(query));
+        }
+        if let Some(client) = target::first_hop(head.forwarded, head.x_forwarded_for) {
+            self.text(semconv::CLIENT_ADDRESS, client);
+        }
+    }
+
+    /// The exchange, finished.
+    pub(super) fn finish(mut self, outcome: &Outcome) -> Exchange {
+        let error_type = self.error_type(outcome);
+        if let Some(status) = outcome.status {
+            self.number(semconv::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
+        }
+        let instruments = Instruments::of(self.kind);
+        let mut values = SmallVec::new();
+        let sizes = [
+            (
+                semconv::HTTP_REQUEST_BODY_SIZE,
+                instruments.request_size,
+                self.request_size,
+            ),
+            (
+                semconv::HTTP_RESPONSE_BODY_SIZE,
+                instruments.response_size,
+                outcome.response_size,
+            ),
+        ];
+        for (key, instrument, size) in sizes {
+            let Some(size) = size else { continue };
+            values.push((instrument, size as f64));
+            // A message without a body is a zero in the histogram, and no attribute.
+            if size > 0 {
+                self.number(key, i64::try_from(size).unwrap_or(i64::MAX));
+            }
+        }
+        let verb = if self.method == OTHER_METHOD {
+            "HTTP"
+        } else {
+            self.method
+        };
+        Exchange {
+            id: self.id,
+            end: outcome.end,
+            verb: CompactString::const_new(verb),
+            route_key: matches!(self.kind, Kind::Server).then_some(semconv::HTTP_ROUTE),
+            dimensions: self.dimensions(outcome.status),
+            path: self.path,
+            attributes: self.attributes,
+            status: if error_type.is_some() {
+                Status::Error
+            } else {
+                Status::Unset
+            },
+            error_type,
+            duration: instruments.duration,
+            values,
+        }
+    }
+
+    /// A 4xx is the client's failure, not the server's.
+    fn error_type(&self, outcome: &Outcome) -> Option<CompactString> {
+        let least = if matches!(self.kind, Kind::Server) {
+            500
+        } else {
+            400
+        };
+        match outcome.status {
+            Some(status) if status >= least => Some(compact_str::format_compact!("{status}")),
+            _ => outcome.broken.map(CompactString::const_new),
+        }
+    }
+
+    fn dimensions(&self, status: Option<u16>) -> SmallVec<[Attribute; 8]> {
+        let text = |key, text| Attribute {
+            key,
+            value: Value::Str(text),
+        };
+        let number = |key, number| Attribute {
+            key,
+            value: Value::Int(number),
+        };
+        let mut dimensions = SmallVec::new();
+        dimensions.push(text(
+            semconv::HTTP_REQUEST_METHOD,
+            CompactString::const_new(self.method),
+        ));
+        dimensions.push(text(
+            semconv::URL_SCHEME,
+            CompactString::const_new(self.scheme),
+        ));
+        if let Some(status) = status {
+            dimensions.push(number(
+                semconv::HTTP_RESPONSE_STATUS_CODE,
+                i64::from(status),
+            ));
+        }
+        dimensions.push(text(semconv::NETWORK_PROTOCOL_VERSION, version(self.minor)));
+        if let (Kind::Client, Some((host, port))) = (self.kind, &self.server) {
+            dimensions.push(text(semconv::SERVER_ADDRESS, host.clone()));
+            dimensions.push(number(semconv::SERVER_PORT, i64::from(*port)));
+        }
+        dimensions
+    }
+
+    fn text(&mut self, key: &'static str, text: CompactString) {
+        self.attributes.push(Attribute {
+            key,
+            value: Value::Str(text),
+        });
+    }
+
+    fn number(&mut self, key: &'static str, number: i64) {
+        self.attributes.push(Attribute {
+            key,
+            value: Value::Int(number),
+        });
+    }
+}
+
+struct Instruments {
+    duration: &'static Instrument,
+    request_size: &'static Instrument,
+    response_size: &'static Instrument,
+}
+
+impl Instruments {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Server => Self {
+                duration: &semconv::HTTP_SERVER_REQUEST_DURATION,
+                request_size: &semconv::HTTP_SERVER_REQUEST_BODY_SIZE,
+                response_size: &semconv::HTTP_SERVER_RESPONSE_BODY_SIZE,
+            },
+            Kind::Client => Self {
+                duration: &semconv::HTTP_CLIENT_REQUEST_DURATION,
+                request_size: &semconv::HTTP_CLIENT_REQUEST_BODY_SIZE,
+                response_size: &semconv::HTTP_CLIENT_RESPONSE_BODY_SIZE,
+            },
+        }
+    }
+}
+
+/// The original client's scheme where a proxy in front tells it, else the connection's own.
+fn scheme(kind: Kind, head: &RequestHead<'_>, target: &Target<'_>, tls: bool) -> &'static str {
+    let told = match kind {
+        Kind::Client => None,
+        Kind::Server => match head.forwarded {
+            Some(forwarded) => target::forwarded_parameter(forwarded, b"proto"),
+            None => head.x_forwarded_proto,
+        },
+    };
+    let own = if tls { "https" } else { "http" };
+    told.and_then(target::known_scheme)
+        .or(target.scheme)
+        .unwrap_or(own)
+}
+
+fn bounded_path(target: &Target<'_>) -> CompactString {
+    target::bounded(target.path, target::MAX_PATH).into()
+}
+
+const fn version(minor: u8) -> CompactString {
+    CompactString::const_new(if minor == 0 { "1.0" } else { "1.1" })
+}

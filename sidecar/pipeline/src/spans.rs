@@ -1,0 +1,255 @@
+//! From a finished exchange to its span and its measurement.
+
+use crate::config::ConfigError;
+use crate::endpoints::{Endpoints, Transport};
+use crate::exchanges::{Context, InProgress};
+use crate::model::{Attribute, Kind, Measurement, Sink, Slot, Span, Value};
+use crate::protocol::Exchange;
+use crate::routes::Routes;
+use crate::semconv;
+use crate::stats::Stats;
+use compact_str::CompactString;
+use std::net::IpAddr;
+
+/// Attributes that are added here, at most: four of the peer, two of the server, transport, type, route, error.
+const ADDED_ATTRIBUTES: usize = 10;
+
+/// Makes spans and measurements.
+pub(crate) struct Finisher {
+    routes: Routes,
+    ignored: Vec<IgnoredPath>,
+    /// Unix time minus `CLOCK_MONOTONIC`, nanoseconds.
+    pub(crate) unix_offset: i64,
+}
+
+enum IgnoredPath {
+    Exact(String),
+    Prefix(String),
+}
+
+impl IgnoredPath {
+    fn parse(text: &str) -> Result<Self, ConfigError> {
+        if !text.starts_with('/') {
+            return Err(ConfigError::IgnorePath(text.to_owned()));
+        }
+        Ok(match text.strip_suffix('*') {
+            Some(prefix) => Self::Prefix(prefix.to_owned()),
+            None => Self::Exact(text.to_owned()),
+        })
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
+        }
+    }
+}
+
+impl Finisher {
+    pub(crate) fn new(routes: Routes, ignore_paths: &[String]) -> Result<Self, ConfigError> {
+        let ignored = ignore_paths
+            .iter()
+            .map(|path| IgnoredPath::parse(path))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            routes,
+            ignored,
+            unix_offset: 0,
+        })
+    }
+
+    /// Forgets what was learned about a container.
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        self.routes.forget(slot);
+    }
+
+    /// Hands the results of one exchange to the sink.
+    pub(crate) fn finish(
+        &mut self,
+        started: &InProgress,
+        context: Context,
+        endpoints: &Endpoints,
+        exchange: Exchange,
+        stats: &mut Stats,
+        sink: &mut dyn Sink,
+    ) {
+        if self
+            .ignored
+            .iter()
+            .any(|ignored| ignored.matches(&exchange.path))
+        {
+            stats.exchanges_ignored = stats.exchanges_ignored.saturating_add(1);
+            return;
+        }
+        let route = self.route(started.slot, &exchange, stats);
+        stats.measurements = stats.measurements.saturating_add(1);
+        sink.measurement(measurement(started, endpoints, &exchange, route.as_ref()));
+        if context.sampled {
+            stats.spans = stats.spans.saturating_add(1);
+            sink.span(self.span(started, context, endpoints, exchange, route));
+        } else {
+            stats.spans_unsampled = stats.spans_unsampled.saturating_add(1);
+        }
+    }
+
+    fn route(&mut self, slot: Slot, exchange: &Exchange, stats: &mut Stats) -> Option<Attribute> {
+        let key = exchange.route_key?;
+        let (route, overflowed) = self.routes.route(slot, &exchange.path)?;
+        if overflowed {
+            stats.routes_overflowed = stats.routes_overflowed.saturating_add(1);
+        }
+        Some(Attribute {
+            key,
+            value: Value::Str(route),
+        })
+    }
+
+    fn span(
+        &self,
+        started: &InProgress,
+        context: Context,
+        endpoints: &Endpoints,
+        exchange: Exchange,
+        route: Option<Attribute>,
+    ) -> Span {
+        let start = started.at.time.saturating_add_signed(self.unix_offset);
+        let end = exchange.end.saturating_add_signed(self.unix_offset);
+        let name = name(exchange.verb, route.as_ref());
+        let mut attributes = exchange.attributes;
+        attributes.reserve(ADDED_ATTRIBUTES);
+        attributes.extend(route);
+        attributes.extend(exchange.error_type.map(error_type));
+        add_addresses(&mut attributes, started.kind, endpoints);
+        Span {
+            slot: started.slot,
+            trace_id: context.trace_id,
+            span_id: context.span_id,
+            parent_span_id: context.parent,
+            remote_parent: context.remote_parent,
+            trace_state: context.trace_state,
+            name,
+            kind: started.kind,
+            start_unix_nano: start,
+            end_unix_nano: end.max(start),
+            attributes,
+            status: exchange.status,
+        }
+    }
+}
+
+fn measurement(
+    started: &InProgress,
+    endpoints: &Endpoints,
+    exchange: &Exchange,
+    route: Option<&Attribute>,
+) -> Measurement {
+    let mut attributes = exchange.dimensions.clone();
+    // The conventions require the server of a client's measurement; without a name it is the peer's address.
+    if started.kind == Kind::Client
+        && let Some((_, server)) = &endpoints.ends
+    {
+        add(&mut attributes, semconv::SERVER_ADDRESS, || {
+            Value::Str(server.text.clone())
+        });
+        add(&mut attributes, semconv::SERVER_PORT, || {
+            Value::Int(server.port.into())
+        });
+    }
+    attributes.extend(route.cloned());
+    attributes.extend(exchange.error_type.clone().map(error_type));
+    let seconds = exchange.end.saturating_sub(started.at.time) as f64 / 1e9;
+    let mut values = smallvec::smallvec![(exchange.duration, seconds)];
+    values.extend(exchange.values.iter().copied());
+    Measurement {
+        slot: started.slot,
+        attributes,
+        values,
+    }
+}
+
+fn name(verb: CompactString, route: Option<&Attribute>) -> CompactString {
+    let Some(Attribute {
+        value: Value::Str(route),
+        ..
+    }) = route
+    else {
+        return verb;
+    };
+    let mut name = verb;
+    name.push(' ');
+    name.push_str(route);
+    name
+}
+
+fn error_type(error: CompactString) -> Attribute {
+    Attribute {
+        key: semconv::ERROR_TYPE,
+        value: Value::Str(error),
+    }
+}
+
+/// Adds what the socket knows and the protocol did not say.
+fn add_addresses(attributes: &mut Vec<Attribute>, kind: Kind, endpoints: &Endpoints) {
+    let transport = match endpoints.transport {
+        Transport::Tcp => "tcp",
+        Transport::Unix => "unix",
+    };
+    add(attributes, semconv::NETWORK_TRANSPORT, || {
+        Value::Str(CompactString::const_new(transport))
+    });
+    let Some((local, remote)) = &endpoints.ends else {
+        return;
+    };
+    let family = match remote.address {
+        IpAddr::V4(_) => "ipv4",
+        IpAddr::V6(_) => "ipv6",
+    };
+    let server = match kind {
+        Kind::Server => local,
+        Kind::Client => remote,
+    };
+    add(attributes, semconv::NETWORK_TYPE, || {
+        Value::Str(CompactString::const_new(family))
+    });
+    add(attributes, semconv::SERVER_ADDRESS, || {
+        Value::Str(server.text.clone())
+    });
+    add(attributes, semconv::SERVER_PORT, || {
+        Value::Int(server.port.into())
+    });
+    if kind == Kind::Server {
+        add(attributes, semconv::CLIENT_ADDRESS, || {
+            Value::Str(remote.text.clone())
+        });
+        add(attributes, "client.port", || Value::Int(remote.port.into()));
+    }
+    add(attributes, semconv::NETWORK_PEER_ADDRESS, || {
+        Value::Str(remote.text.clone())
+    });
+    add(attributes, semconv::NETWORK_PEER_PORT, || {
+        Value::Int(remote.port.into())
+    });
+}
+
+/// Adds an attribute unless its key is there.
+fn add<A: Extend<Attribute> + AsRef<[Attribute]>>(
+    attributes: &mut A,
+    key: &'static str,
+    value: impl FnOnce() -> Value,
+) {
+    if !attributes
+        .as_ref()
+        .iter()
+        .any(|attribute| attribute.key == key)
+    {
+        attributes.extend([Attribute {
+            key,
+            value: value(),
+        }]);
+    }
+}
+
+#[cfg(test)]
+#[path = "spans_tests.rs"]
+mod tests;
