@@ -1,0 +1,230 @@
+//! The command line: one definition for flags, environment and help.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pilotfish_abi::{DEFAULT_CAPTURE, MAX_CAPTURE};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Distributed traces and request metrics of one container, without touching it.
+#[derive(Debug, Parser)]
+#[command(name = "pilotfish", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch the containers that share our pid namespace, or the named processes.
+    Sidecar(SidecarArgs),
+    /// Start a command and trace it and its children.
+    Run(RunArgs),
+    /// Say what this host and these privileges allow, and what is missing. Exit code 0 only if tracing can work.
+    Check(CheckArgs),
+    /// Save ring-buffer records to a file instead of making spans.
+    Record(RecordArgs),
+    /// Run the pipeline over a recorded file.
+    Replay(ReplayArgs),
+}
+
+/// Arguments of `pilotfish sidecar`.
+#[derive(Debug, Args)]
+pub struct SidecarArgs {
+    /// Observe this process, its threads and its descendants, and nothing else (repeatable). Without it: every
+    /// process in our pid namespace that is not in our own container.
+    #[arg(
+        long = "pid",
+        value_name = "PID",
+        env = "PILOTFISH_PID",
+        value_delimiter = ','
+    )]
+    pub pids: Vec<i32>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub kernel: KernelArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub pipeline: PipelineArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub output: OutputArgs,
+    /// Address of /metrics, /healthz, /readyz and /status; `off` for none.
+    #[arg(long, value_name = "ADDRESS", env = "PILOTFISH_LISTEN", default_value = "0.0.0.0:9464", value_parser = parse_listen)]
+    pub listen: Listen,
+}
+
+/// Arguments of `pilotfish run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub kernel: KernelArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub pipeline: PipelineArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub output: OutputArgs,
+    /// Address of /metrics, /healthz, /readyz and /status; `off` for none.
+    #[arg(long, value_name = "ADDRESS", env = "PILOTFISH_LISTEN", default_value = "off", value_parser = parse_listen)]
+    pub listen: Listen,
+    /// The command and its arguments, after `--`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `pilotfish check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `pilotfish record`.
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// The file to write; it holds bytes of the observed traffic and is made readable by its owner only.
+    pub file: PathBuf,
+    /// As in `pilotfish sidecar`.
+    #[arg(long = "pid", value_name = "PID", value_delimiter = ',')]
+    pub pids: Vec<i32>,
+    /// Stop after this many seconds instead of at SIGINT or SIGTERM.
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: Option<u64>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub kernel: KernelArgs,
+}
+
+/// Arguments of `pilotfish replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// A file that `pilotfish record` wrote.
+    pub file: PathBuf,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub pipeline: PipelineArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub output: OutputArgs,
+}
+
+/// What the eBPF programs do.
+#[derive(Clone, Debug, Args)]
+pub struct KernelArgs {
+    /// Bytes captured per socket operation; what is longer is skipped by its length.
+    #[arg(long, value_name = "BYTES", env = "PILOTFISH_CAPTURE_BYTES", default_value_t = DEFAULT_CAPTURE,
+          value_parser = clap::value_parser!(u32).range(64..=i64::from(MAX_CAPTURE)))]
+    pub capture_bytes: u32,
+    /// Size of the ring buffer between kernel and agent, rounded up to a power of two.
+    #[arg(long, value_name = "BYTES", env = "PILOTFISH_RING_BYTES", default_value_t = crate::instrument::DEFAULT_RING_BYTES,
+          value_parser = clap::value_parser!(u32).range(i64::from(crate::instrument::MIN_RING_BYTES)..=(1 << 30)))]
+    pub ring_bytes: u32,
+}
+
+/// What is made of the bytes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PipelineArgs {
+    /// Route pattern such as `/users/{id}` (repeatable); other paths go through a bounded heuristic.
+    #[arg(
+        long = "route",
+        value_name = "PATTERN",
+        env = "PILOTFISH_ROUTES",
+        value_delimiter = ';'
+    )]
+    pub routes: Vec<String>,
+    /// Path without spans and metrics, `/healthz` or `/internal/*` (repeatable).
+    #[arg(
+        long = "ignore-path",
+        value_name = "PATH",
+        env = "PILOTFISH_IGNORE_PATHS",
+        value_delimiter = ';'
+    )]
+    pub ignore_paths: Vec<String>,
+    /// Protocols to recognise (comma list); all by default.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        env = "PILOTFISH_PROTOCOLS",
+        value_delimiter = ','
+    )]
+    pub protocols: Vec<String>,
+    /// `service.name` of what is observed; otherwise the container's or the program's name.
+    #[arg(long, value_name = "NAME", env = "OTEL_SERVICE_NAME")]
+    pub service_name: Option<String>,
+    /// Sampler of traces by the OpenTelemetry specification; metrics always count everything.
+    #[arg(long, value_name = "SAMPLER", env = "OTEL_TRACES_SAMPLER")]
+    pub sampler: Option<String>,
+    /// Argument of the sampler.
+    #[arg(long, value_name = "ARG", env = "OTEL_TRACES_SAMPLER_ARG")]
+    pub sampler_arg: Option<String>,
+}
+
+/// Where results go. OTLP is configured by the standard `OTEL_EXPORTER_OTLP_*` variables.
+#[derive(Clone, Debug, Default, Args)]
+pub struct OutputArgs {
+    /// Print spans on standard output. Default: text if nothing else is configured.
+    #[arg(long, value_enum, value_name = "FORMAT", env = "PILOTFISH_PRINT")]
+    pub print: Option<Print>,
+    /// Append spans to this file as JSON lines.
+    #[arg(long, value_name = "FILE", env = "PILOTFISH_PRINT_FILE")]
+    pub print_file: Option<PathBuf>,
+    /// Send traces and metrics to this OpenTelemetry collector; overrules `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// `grpc`, `http/protobuf` or `http/json`; overrules `OTEL_EXPORTER_OTLP_PROTOCOL`.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub otlp_protocol: Option<String>,
+}
+
+/// `--print`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Print {
+    /// One readable line per span.
+    Text,
+    /// One JSON object per span.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// `--listen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// No server.
+    Off,
+    /// Serve here.
+    On(SocketAddr),
+}
+
+fn parse_listen(text: &str) -> Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen::Off);
+    }
+    text.parse().map(Listen::On).map_err(|_| {
+        "expected ADDRESS:PORT, such as 0.0.0.0:9464 or [::1]:9464, or `off`".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn listen_accepts_addresses_and_off() {
+        assert_eq!(parse_listen("off"), Ok(Listen::Off));
+        assert_eq!(
+            parse_listen("[::1]:9464"),
+            Ok(Listen::On("[::1]:9464".parse().expect("address")))
+        );
+        assert!(parse_listen("9464").is_err());
+    }
+}

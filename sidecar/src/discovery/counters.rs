@@ -1,0 +1,56 @@
+//! What discovery counts: every way to miss, refuse or lose a process.
+
+macro_rules! counters {
+    ($($name:ident, $help:literal;)+) => {
+        /// Totals since start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $(#[doc = $help] pub $name: u64,)+
+        }
+
+        impl Counters {
+            /// Name in metrics and `/status`, one line of help, value.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), $help, self.$name),)+].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    processes_seeded, "Processes put in scope by user space.";
+    processes_inherited, "Processes that the kernel put in scope when their parent forked.";
+    processes_moved, "Processes whose container changed when they executed a program.";
+    processes_withdrawn, "Processes taken out of scope because they turned out to be in our own container.";
+    processes_exited, "Processes that left the table.";
+    processes_vanished, "Processes that exited while they were being attached.";
+    processes_unreadable, "Processes not observed because /proc refused to tell which container they are in.";
+    processes_beyond_bound, "Processes not observed because the process table was full.";
+    containers_beyond_bound, "Processes not observed because every container slot was taken.";
+    exits_unwatched, "Processes whose exit no pidfd reports, because the bound of open pidfds was reached.";
+    records_without_process, "Process records whose process id or slot is not known here.";
+    missed_by_records, "Processes that only the slow pass found.";
+    scope_failures, "Processes not observed because the kernel refused to put them in scope.";
+    settings_failures, "Containers not observed, or not switched off, because the kernel refused their settings.";
+    inspection_failures, "Processes not observed because /proc or a pidfd failed in an unexpected way.";
+    passes_cut, "Passes over /proc that ended while they still found new processes.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_carry_their_own_values() {
+        let counters = Counters {
+            processes_seeded: 3,
+            passes_cut: 7,
+            ..Counters::default()
+        };
+        let rows: Vec<_> = counters.iter().filter(|(_, _, value)| *value > 0).collect();
+        assert_eq!(rows.len(), 2);
+        assert_eq!((rows[0].0, rows[0].2), ("processes_seeded", 3));
+        assert_eq!((rows[1].0, rows[1].2), ("passes_cut", 7));
+        assert!(counters.iter().all(|(_, help, _)| help.ends_with('.')));
+    }
+}

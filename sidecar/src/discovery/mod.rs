@@ -1,0 +1,299 @@
+//! Discovery: which processes are observed, and as which container.
+//!
+//! The kernel side is behind [`ScopeWriter`], so all of this runs in tests without eBPF. Three sources agree on one
+//! process table: the kernel's records ([`Event`]), pidfds that report exits, and a slow pass over `/proc` as a
+//! safety net. A process enters the scope through its pidfd, with its life checked before and after its
+//! identity was read, so a recycled process id never gets in.
+
+mod admission;
+mod cgroup_id;
+mod containers;
+mod counters;
+mod exits;
+mod own;
+mod passes;
+mod resource;
+mod subject;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use pilotfish_abi::{Scope, Settings};
+
+pub use cgroup_id::cgroup_id;
+pub use containers::{Container, First, Key};
+pub use counters::Counters;
+pub use own::OwnContainer;
+pub use resource::{Naming, UNKNOWN_SERVICE, resource_attributes};
+
+use containers::Containers;
+use exits::Exits;
+use table::Table;
+
+/// The kernel's side of the scope.
+pub trait ScopeWriter {
+    /// Puts the process of this pidfd, with all its threads, in scope. Putting it again replaces the value.
+    fn put(&mut self, pidfd: BorrowedFd<'_>, scope: Scope) -> io::Result<()>;
+    /// Takes it out of scope.
+    fn remove(&mut self, pidfd: BorrowedFd<'_>) -> io::Result<()>;
+    /// Sets how the tasks of a slot are observed; [`Settings::default`] switches the slot off.
+    fn settings(&mut self, slot: u32, settings: Settings) -> io::Result<()>;
+}
+
+/// What to observe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Every process of our pid namespace that is not in our own container.
+    SharedNamespace,
+    /// These processes, their threads, their present and future descendants, and nothing else.
+    Processes(Vec<i32>),
+}
+
+/// A process record of the kernel. Process ids are those of our pid namespace, 0 when unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A process in scope forked; the kernel has put the child in the same scope.
+    Fork {
+        /// The slot of both.
+        slot: u32,
+        /// The process that forked.
+        parent: u32,
+        /// The new process.
+        child: u32,
+    },
+    /// A process in scope executed a program.
+    Exec {
+        /// The process.
+        tgid: u32,
+    },
+    /// The last thread of a process in scope is exiting.
+    Exit {
+        /// The process.
+        tgid: u32,
+    },
+    /// A process outside every scope, in our pid namespace, executed a program.
+    Newcomer {
+        /// The process.
+        tgid: u32,
+    },
+}
+
+/// What became different; in the order in which it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A container is observed from now on.
+    ContainerAdded {
+        /// Its slot.
+        slot: u32,
+    },
+    /// A container's first process has another executable, or its names became known: its resource differs.
+    ContainerRenamed {
+        /// Its slot.
+        slot: u32,
+    },
+    /// A container's last process has been gone for the grace period; its slot is free.
+    ContainerRemoved {
+        /// The slot that it had.
+        slot: u32,
+    },
+    /// A process is in scope.
+    ProcessAdded {
+        /// Its container's slot.
+        slot: u32,
+        /// The process.
+        pid: i32,
+    },
+    /// A process runs another program than before.
+    ProcessExecuted {
+        /// Its container's slot.
+        slot: u32,
+        /// The process.
+        pid: i32,
+    },
+    /// A process is gone, or no longer in scope.
+    ProcessRemoved {
+        /// The slot that it was in.
+        slot: u32,
+        /// The process.
+        pid: i32,
+    },
+}
+
+/// What the operator decided about discovery.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes captured per socket operation, at most [`pilotfish_abi::MAX_CAPTURE`].
+    pub capture: u32,
+    /// How long a container without processes keeps its slot, so that late records still find their resource.
+    pub grace: Duration,
+    /// Most processes in the table.
+    pub max_processes: usize,
+    /// Most pidfds held open to be told of exits, never more than half of the soft limit of open files;
+    /// further exits are noticed by records and the slow pass.
+    pub max_pidfds: usize,
+    /// How services are named.
+    pub naming: Naming,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            capture: pilotfish_abi::DEFAULT_CAPTURE,
+            grace: Duration::from_secs(30),
+            max_processes: 16_384,
+            max_pidfds: 4096,
+            naming: Naming::default(),
+        }
+    }
+}
+
+/// Why discovery cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    /// Sharing the host's pid namespace is not sharing a container's.
+    #[error(
+        "this is the host's pid namespace, where every process of the machine would be observed: share a \
+         container's (docker run --pid=container:NAME, or shareProcessNamespace in a pod), name a process \
+         (pilotfish sidecar --pid PID), or start one (pilotfish run -- COMMAND)"
+    )]
+    HostPidNamespace,
+    /// A named process is not there.
+    #[error("there is no process {pid} in this pid namespace: check the number passed to --pid")]
+    NoSuchProcess {
+        /// The process id.
+        pid: i32,
+    },
+    /// A named process could not be put in scope.
+    #[error("process {pid} cannot be observed: {reason}")]
+    Refused {
+        /// The process id.
+        pid: i32,
+        /// What to do about it.
+        reason: &'static str,
+    },
+    /// Our own identity could not be read.
+    #[error("cannot read {path}: {source}; mount procfs on /proc")]
+    OwnIdentity {
+        /// The file.
+        path: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// `/proc` could not be listed.
+    #[error("cannot list /proc: {0}; mount procfs on /proc")]
+    List(io::Error),
+    /// No epoll instance for pidfds.
+    #[error("cannot create an epoll instance: {0}; raise the limit of open files (ulimit -n)")]
+    Epoll(io::Error),
+}
+
+/// The process table and the containers, kept in step with the kernel's scope.
+#[derive(Debug)]
+pub struct Discovery<W> {
+    target: Target,
+    writer: W,
+    own: OwnContainer,
+    options: Options,
+    table: Table,
+    containers: Containers,
+    exits: Exits,
+    /// Processes of other containers that could not be inspected; bounded by `max_processes`.
+    unreadable: BTreeSet<i32>,
+    /// The named processes have been looked up: the same number later is another process.
+    roots_seeded: bool,
+    counters: Counters,
+    changes: Vec<Change>,
+}
+
+impl<W: ScopeWriter> Discovery<W> {
+    /// Prepares; nothing is observed before [`Self::initial_pass`].
+    pub fn new(
+        target: Target,
+        writer: W,
+        own: OwnContainer,
+        options: Options,
+    ) -> Result<Self, DiscoveryError> {
+        if target == Target::SharedNamespace && own.is_in_host_pid_namespace() {
+            return Err(DiscoveryError::HostPidNamespace);
+        }
+        let exits = Exits::new(options.max_pidfds).map_err(DiscoveryError::Epoll)?;
+        Ok(Self {
+            target,
+            writer,
+            own,
+            table: Table::new(options.max_processes),
+            containers: Containers::default(),
+            exits,
+            unreadable: BTreeSet::new(),
+            roots_seeded: false,
+            counters: Counters::default(),
+            changes: Vec::new(),
+            options,
+        })
+    }
+
+    /// The containers that have a slot, in the order of their slots.
+    pub fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter()
+    }
+
+    /// The container of a slot.
+    pub fn container(&self, slot: u32) -> Option<&Container> {
+        self.containers.get(slot)
+    }
+
+    /// The OpenTelemetry resource of a slot's container.
+    pub fn resource(&self, slot: u32) -> Option<Vec<(String, String)>> {
+        Some(resource_attributes(
+            self.containers.get(slot)?,
+            &self.options.naming,
+        ))
+    }
+
+    /// Number of processes in the table.
+    pub fn process_count(&self) -> usize {
+        self.table.len()
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Processes that could not be told from our own, for lack of a capability.
+    pub fn unreadable(&self) -> impl Iterator<Item = i32> {
+        self.unreadable.iter().copied()
+    }
+
+    /// What to do about [`Self::unreadable`], if there is anything.
+    pub fn advice(&self) -> Option<&'static str> {
+        (!self.unreadable.is_empty()).then_some(subject::DENIED)
+    }
+
+    /// Whether whatever enters a container's cgroup belongs to what is observed.
+    pub fn follows_cgroups(&self) -> bool {
+        self.target == Target::SharedNamespace
+    }
+
+    /// The kernel's side.
+    pub fn writer(&mut self) -> &mut W {
+        &mut self.writer
+    }
+
+    fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+}
+
+/// Readable when a process exited: then call [`Discovery::on_pid_exit`]. For tokio's `AsyncFd`, which owns what
+/// it polls, clone the descriptor (`try_clone_to_owned`); a clone sees the same events.
+impl<W> AsFd for Discovery<W> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.exits.as_fd()
+    }
+}

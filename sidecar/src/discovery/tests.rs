@@ -1,0 +1,149 @@
+//! Discovery against the real `/proc` and real child processes, with a recording kernel side.
+
+mod descent;
+mod exits;
+mod namespace;
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use pilotfish_abi::{Scope, Settings};
+
+use super::*;
+
+/// A kernel side that remembers, and that names the process of a pidfd as the kernel does.
+#[derive(Debug, Default)]
+struct Recorder {
+    scope: BTreeMap<i32, Scope>,
+    settings: BTreeMap<u32, Settings>,
+    refusal: Option<i32>,
+    kill_before_put: Option<Child>,
+}
+
+impl ScopeWriter for Recorder {
+    fn put(&mut self, pidfd: BorrowedFd<'_>, scope: Scope) -> io::Result<()> {
+        if let Some(mut child) = self.kill_before_put.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        if let Some(errno) = self.refusal {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let pid = pid_of(pidfd)?;
+        assert_eq!(
+            scope.tgid,
+            pid.unsigned_abs(),
+            "the scope names the process of the pidfd"
+        );
+        self.scope.insert(pid, scope);
+        Ok(())
+    }
+
+    fn remove(&mut self, pidfd: BorrowedFd<'_>) -> io::Result<()> {
+        self.scope.remove(&pid_of(pidfd)?);
+        Ok(())
+    }
+
+    fn settings(&mut self, slot: u32, settings: Settings) -> io::Result<()> {
+        self.settings.insert(slot, settings);
+        Ok(())
+    }
+}
+
+/// The process of a pidfd; `ENOENT` for one that is gone, as the task storage map answers.
+fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0)
+        .ok_or_else(|| io::Error::from_raw_os_error(nix::errno::Errno::ENOENT as i32))
+}
+
+/// A shell and all that it starts, in a process group that ends with the test. The script prints the pids that
+/// the test needs, one line each, when they are there.
+struct Family {
+    shell: Child,
+    pids: Vec<i32>,
+}
+
+impl Family {
+    fn start(script: &str, lines: usize) -> Self {
+        Self::start_with(Command::new("sh").args(["-c", script]), lines)
+    }
+
+    fn start_with(command: &mut Command, lines: usize) -> Self {
+        use std::os::unix::process::CommandExt;
+        let mut shell = command
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(shell.stdout.take().unwrap());
+        let pids = output
+            .lines()
+            .take(lines)
+            .map(|line| line.unwrap().trim().parse().unwrap())
+            .collect();
+        Self { shell, pids }
+    }
+
+    fn root(&self) -> i32 {
+        i32::try_from(self.shell.id()).unwrap()
+    }
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        let group = nix::unistd::Pid::from_raw(self.root());
+        // The group is gone already where the test ended it.
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        let _ = self.shell.wait();
+    }
+}
+
+fn discovery(target: Target) -> Discovery<Recorder> {
+    let own = OwnContainer::detect().unwrap();
+    Discovery::new(target, Recorder::default(), own, Options::default()).unwrap()
+}
+
+/// Discovery of one process tree, after its first pass.
+fn discovery_of(pid: i32) -> Discovery<Recorder> {
+    let mut discovery = discovery(Target::Processes(vec![pid]));
+    discovery.initial_pass().unwrap();
+    discovery
+}
+
+fn scoped<W: ScopeWriter>(discovery: &Discovery<W>) -> Vec<i32> {
+    let mut pids: Vec<_> = discovery
+        .containers()
+        .flat_map(|container| container.processes.iter().copied())
+        .collect();
+    pids.sort_unstable();
+    assert_eq!(
+        pids.len(),
+        discovery.process_count(),
+        "every process is in one container"
+    );
+    pids
+}
+
+fn seeded(discovery: &Discovery<Recorder>) -> Vec<i32> {
+    discovery.writer.scope.keys().copied().collect()
+}
+
+fn sorted(pids: impl IntoIterator<Item = i32>) -> Vec<i32> {
+    let mut pids: Vec<_> = pids.into_iter().collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// Waits for the descriptor to become readable: an exit has happened before, or is about to.
+fn wait_for_exit(discovery: &Discovery<Recorder>) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(discovery.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, PollTimeout::NONE).unwrap(), 1);
+}

@@ -1,0 +1,154 @@
+//! `pilotfish run`: a command that starts only when it is in scope, so that its first request is seen.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, PipeReader, PipeWriter, Read, Write},
+    os::fd::{AsRawFd, OwnedFd},
+    os::unix::process::{CommandExt, ExitStatusExt},
+    process::{Child, Command, ExitStatus},
+    thread::JoinHandle,
+};
+
+/// Why the command did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// No pipe or no thread.
+    #[error(
+        "cannot prepare to start the command: {0}; raise the limits of open files and processes"
+    )]
+    Prepare(#[source] io::Error),
+    /// The command could not be executed.
+    #[error("cannot start {command}: {source}; give an executable file or a name in PATH")]
+    Execute {
+        /// What was to be run.
+        command: String,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// A command that waits between fork and exec.
+pub struct Waiting {
+    pid: i32,
+    go: PipeWriter,
+    starter: JoinHandle<io::Result<Child>>,
+    command: String,
+}
+
+impl Waiting {
+    /// Forks. The child waits for [`Self::go`]; if this process dies first, the child ends without executing.
+    pub fn fork(command: &[String]) -> Result<Self, LaunchError> {
+        let (pid_reader, pid_writer) = io::pipe().map_err(LaunchError::Prepare)?;
+        let (go_reader, go) = io::pipe().map_err(LaunchError::Prepare)?;
+        let name = command.first().cloned().unwrap_or_default();
+        let arguments: Vec<OsString> = command.iter().skip(1).map(OsString::from).collect();
+        let program = name.clone();
+        // `spawn` returns only after the exec, which waits for us: it needs a thread of its own.
+        let starter = std::thread::Builder::new()
+            .name("start".to_owned())
+            .spawn(move || spawn_waiting(&program, &arguments, pid_writer, go_reader))
+            .map_err(LaunchError::Prepare)?;
+        match read_pid(pid_reader) {
+            Some(pid) => Ok(Self {
+                pid,
+                go,
+                starter,
+                command: name,
+            }),
+            None => Err(failure(starter, name)),
+        }
+    }
+
+    /// The child's process id.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Lets the child execute the command.
+    pub fn go(mut self) -> Result<Child, LaunchError> {
+        if let Err(source) = self.go.write_all(&[1]) {
+            return Err(LaunchError::Execute {
+                command: self.command,
+                source,
+            });
+        }
+        drop(self.go);
+        match self.starter.join() {
+            Ok(Ok(child)) => Ok(child),
+            Ok(Err(source)) => Err(LaunchError::Execute {
+                command: self.command,
+                source,
+            }),
+            Err(_) => Err(LaunchError::Prepare(io::Error::other(
+                "the starting thread panicked",
+            ))),
+        }
+    }
+}
+
+fn failure(starter: JoinHandle<io::Result<Child>>, command: String) -> LaunchError {
+    match starter.join() {
+        Ok(Err(source)) => LaunchError::Execute { command, source },
+        Ok(Ok(_)) | Err(_) => {
+            LaunchError::Prepare(io::Error::other("the child did not report its process id"))
+        }
+    }
+}
+
+fn spawn_waiting(
+    program: &str,
+    arguments: &[OsString],
+    pid: PipeWriter,
+    go: PipeReader,
+) -> io::Result<Child> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let (mut pid, mut go) = (
+        File::from(OwnedFd::from(pid)),
+        File::from(OwnedFd::from(go)),
+    );
+    let (pid_fd, go_fd) = (pid.as_raw_fd(), go.as_raw_fd());
+    debug_assert!(pid_fd > 2 && go_fd > 2, "standard descriptors are open");
+    // SAFETY: between fork and exec only write(2), read(2) and getpid(2) are called, all async-signal-safe. Both
+    // descriptors are close-on-exec, so the command inherits nothing.
+    unsafe {
+        command.pre_exec(move || {
+            pid.write_all(&std::process::id().to_ne_bytes())?;
+            let mut byte = [0];
+            match go.read(&mut byte)? {
+                1 => Ok(()),
+                // The agent is gone or gave up.
+                _ => Err(io::Error::from(io::ErrorKind::Interrupted)),
+            }
+        });
+    }
+    command.spawn()
+}
+
+fn read_pid(mut reader: PipeReader) -> Option<i32> {
+    let mut bytes = [0; 4];
+    reader.read_exact(&mut bytes).ok()?;
+    i32::try_from(u32::from_ne_bytes(bytes)).ok()
+}
+
+/// Passes a signal that was meant for the command on to it.
+pub fn forward(pid: u32, signal: Signal) {
+    if let Ok(pid) = i32::try_from(pid) {
+        // A command that has just ended needs no signal.
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+}
+
+/// The exit code that a shell would give: the command's own, or 128 and the signal's number.
+pub fn exit_code(status: ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}

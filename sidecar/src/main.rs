@@ -1,0 +1,172 @@
+//! The `pilotfish` command.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use nix::sys::signal::Signal;
+use pilotfish::{
+    agent::{self, Plan},
+    check::Report,
+    cli::{Cli, Command, Listen, OutputArgs, PipelineArgs, RecordArgs, RunArgs, SidecarArgs},
+    discovery::Target,
+    launch::{self, Waiting},
+};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Exit code of every failure that has no code of its own.
+const FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter =
+        EnvFilter::try_from_env("PILOTFISH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match execute(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("pilotfish: {error:#}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<u8> {
+    if let Command::Check(args) = &command {
+        return check(args.json);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Sidecar(args) => sidecar(args).await,
+            Command::Run(args) => run(args).await,
+            Command::Record(args) => record(args).await,
+            Command::Replay(args) => agent::replay(&args.file, &args.pipeline, &args.output)
+                .await
+                .map(|()| 0),
+            Command::Check(_) => Ok(0),
+        }
+    });
+    // A printer stuck in a write must not keep the process alive.
+    runtime.shutdown_background();
+    result
+}
+
+fn check(json: bool) -> Result<u8> {
+    let report = Report::make();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(if report.works { 0 } else { FAILURE })
+}
+
+async fn sidecar(args: SidecarArgs) -> Result<u8> {
+    let end = termination()?;
+    let target = target(args.pids);
+    let plan = Plan {
+        target,
+        kernel: args.kernel,
+        pipeline: args.pipeline,
+        output: args.output,
+        listen: args.listen,
+    };
+    agent::trace(plan, || tracing::info!("ready"), end).await?;
+    Ok(0)
+}
+
+async fn record(args: RecordArgs) -> Result<u8> {
+    let end = termination()?;
+    let limit = args.seconds.map(Duration::from_secs);
+    let until = async move {
+        match limit {
+            Some(limit) => tokio::select! { () = end => {}, () = tokio::time::sleep(limit) => {} },
+            None => end.await,
+        }
+    };
+    let plan = Plan {
+        target: target(args.pids),
+        kernel: args.kernel,
+        pipeline: PipelineArgs::default(),
+        output: OutputArgs::default(),
+        listen: Listen::Off,
+    };
+    agent::record(plan, &args.file, until).await?;
+    Ok(0)
+}
+
+/// The command's exit code is ours.
+async fn run(args: RunArgs) -> Result<u8> {
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    let waiting = Waiting::fork(&args.command)?;
+    let target = Target::Processes(vec![waiting.pid()]);
+    let plan = Plan {
+        target,
+        kernel: args.kernel,
+        pipeline: args.pipeline,
+        output: args.output,
+        listen: args.listen,
+    };
+    let (started, child) = tokio::sync::oneshot::channel();
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let until = async {
+        // Waiting for the child needs no thread until it runs; an error of the start ends the trace at once.
+        let outcome = match child.await {
+            Ok(Ok(child)) => supervise(child, &mut interrupt, &mut terminate).await,
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(anyhow::anyhow!("the command was never started")),
+        };
+        let _ = ended.send(outcome);
+    };
+    let ready = move || {
+        let _ = started.send(waiting.go().map_err(anyhow::Error::from));
+    };
+    agent::trace(plan, ready, until).await?;
+    end.await.context("the command's end was not seen")?
+}
+
+async fn supervise(
+    mut child: std::process::Child,
+    interrupt: &mut tokio::signal::unix::Signal,
+    terminate: &mut tokio::signal::unix::Signal,
+) -> Result<u8> {
+    let pid = child.id();
+    let mut wait = tokio::task::spawn_blocking(move || child.wait());
+    loop {
+        tokio::select! {
+            status = &mut wait => return Ok(launch::exit_code(status?.context("cannot wait for the command")?)),
+            // The terminal sends SIGINT to the whole foreground group: the command has it already.
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => launch::forward(pid, Signal::SIGTERM),
+        }
+    }
+}
+
+fn target(pids: Vec<i32>) -> Target {
+    if pids.is_empty() {
+        Target::SharedNamespace
+    } else {
+        Target::Processes(pids)
+    }
+}
+
+/// Completes at SIGINT or SIGTERM, both caught from now on.
+fn termination() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    Ok(async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    })
+}

@@ -1,0 +1,279 @@
+//! What the agent's pages show: `/metrics`, `/readyz`, `/status`.
+
+use crate::{
+    consume::SharedView,
+    instrument::Probes,
+    observe::{SharedDiscovery, lock},
+    source::SourceStats,
+};
+use pilotfish_abi::{Counter, SlotCounters};
+use pilotfish_export::{
+    Containers, Stats as ExportStats,
+    admin::{Pages, Readiness},
+    prometheus::{self, Format, Row},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Everything that the pages read. None of it is owned here.
+pub struct AgentPages {
+    /// The programs, for their counters.
+    pub probes: Arc<Mutex<Probes>>,
+    /// The process table.
+    pub discovery: SharedDiscovery,
+    /// The exporters' containers.
+    pub containers: Containers,
+    /// The exporters' accounts.
+    pub export: ExportStats,
+    /// The reader's counters.
+    pub source: Arc<SourceStats>,
+    /// The pipeline's counters.
+    pub pipeline: SharedView,
+    /// Cleared when the agent begins to end.
+    pub running: Arc<AtomicBool>,
+    /// Whether `/metrics` shows the containers' metrics (`OTEL_METRICS_EXPORTER`), or only the agent's own.
+    pub prometheus: bool,
+}
+
+impl Pages for AgentPages {
+    fn metrics(&self, format: Format) -> String {
+        let containers = if self.prometheus {
+            self.containers.all()
+        } else {
+            Vec::new()
+        };
+        prometheus::render(format, &containers, self.rows())
+    }
+
+    /// The pages are served once everything found at the start is in scope; what could not be put there is named.
+    fn ready(&self) -> Readiness {
+        let mut reasons = Vec::new();
+        if !self.running.load(Ordering::Acquire) {
+            reasons.push("the agent is ending".to_owned());
+        }
+        let discovery = lock(&self.discovery);
+        if let Some(advice) = discovery.advice() {
+            let count = discovery.unreadable().count();
+            reasons.push(format!("{count} processes are not observed: {advice}"));
+        }
+        Readiness { reasons }
+    }
+
+    fn status(&self) -> Value {
+        let view = self
+            .pipeline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "ready": self.ready(),
+            "containers": self.container_status(),
+            "discovery": self.discovery_status(),
+            "kernel": self.kernel_status(),
+            "reader": {
+                "records_delivered": self.source.delivered.load(Ordering::Relaxed),
+                "records_malformed": self.source.malformed.load(Ordering::Relaxed),
+                "process_records_lost": self.source.lifecycle_lost.load(Ordering::Relaxed),
+            },
+            "pipeline": {
+                "flows_open": view.flows,
+                "exchanges_open": view.exchanges,
+                "counters": view.stats.iter().map(|(name, _, value)| (name, value)).collect::<BTreeMap<_, _>>(),
+            },
+            "exporters": self.export.exporters(),
+        })
+    }
+}
+
+impl AgentPages {
+    fn kernel_totals(&self) -> SlotCounters {
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        probes.total_counters().unwrap_or_default()
+    }
+
+    fn recursion_misses(&self) -> Vec<(&'static str, u64)> {
+        self.probes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recursion_misses()
+    }
+
+    fn kernel_status(&self) -> Value {
+        let totals = self.kernel_totals();
+        json!({
+            "counters": named(&totals),
+            "programs_skipped_by_recursion": self.recursion_misses().into_iter().collect::<BTreeMap<_, _>>(),
+        })
+    }
+
+    fn discovery_status(&self) -> Value {
+        let discovery = lock(&self.discovery);
+        json!({
+            "processes": discovery.process_count(),
+            "unreadable_processes": discovery.unreadable().collect::<Vec<_>>(),
+            "advice": discovery.advice(),
+            "counters": discovery.counters().iter().map(|(name, _, value)| (name, value)).collect::<BTreeMap<_, _>>(),
+        })
+    }
+
+    /// A container that yields nothing says why: its kernel counters show whether anything was seen at all.
+    fn container_status(&self) -> Value {
+        let discovery = lock(&self.discovery);
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let containers = discovery.containers().map(|container| {
+            let counters = probes.counters(container.slot).unwrap_or_default();
+            let resource: BTreeMap<String, String> = discovery
+                .resource(container.slot)
+                .unwrap_or_default()
+                .into_iter()
+                .collect();
+            let note = match counters.get(Counter::Produced) {
+                0 => Some("no socket of this container has carried data since it was found"),
+                _ => None,
+            };
+            json!({
+                "slot": container.slot,
+                "resource": resource,
+                "processes": container.processes,
+                "kernel_counters_of_slot": named(&counters),
+                "note": note,
+            })
+        });
+        containers.collect()
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = vec![
+            Row::gauge(
+                "ready",
+                "1 while everything found is observed.",
+                f64::from(u8::from(self.ready().reasons.is_empty())),
+            ),
+            Row::counter(
+                "records_delivered",
+                "Records taken from the ring buffer.",
+                self.source.delivered.load(Ordering::Relaxed),
+            ),
+            Row::counter(
+                "records_malformed",
+                "Records that could not be understood.",
+                self.source.malformed.load(Ordering::Relaxed),
+            ),
+            Row::counter(
+                "process_records",
+                "Records about processes.",
+                self.source.lifecycle.load(Ordering::Relaxed),
+            ),
+            Row::counter(
+                "process_records_lost",
+                "Process records dropped because discovery was behind.",
+                self.source.lifecycle_lost.load(Ordering::Relaxed),
+            ),
+        ];
+        rows.extend(self.kernel_rows());
+        rows.extend(self.pipeline_rows());
+        rows.extend(self.discovery_rows());
+        rows.extend(self.export.rows());
+        rows.extend(own_process_rows());
+        rows
+    }
+
+    fn kernel_rows(&self) -> Vec<Row> {
+        let totals = self.kernel_totals();
+        let counters = Counter::ALL
+            .iter()
+            .map(|&counter| Row::counter(counter.metric(), counter.help(), totals.get(counter)));
+        let skipped = self
+            .recursion_misses()
+            .into_iter()
+            .map(|(program, misses)| {
+                Row::counter(
+                    "kernel_programs_skipped",
+                    "Runs of a program skipped because it was already running on that CPU.",
+                    misses,
+                )
+                .label("program", program)
+            });
+        counters.chain(skipped).collect()
+    }
+
+    fn pipeline_rows(&self) -> Vec<Row> {
+        let view = self
+            .pipeline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut rows = vec![
+            Row::gauge("flows_open", "Connections in the table.", view.flows as f64),
+            Row::gauge(
+                "exchanges_open",
+                "Exchanges in progress.",
+                view.exchanges as f64,
+            ),
+        ];
+        rows.extend(
+            view.stats
+                .iter()
+                .map(|(name, help, value)| Row::counter(name, help, value)),
+        );
+        rows
+    }
+
+    fn discovery_rows(&self) -> Vec<Row> {
+        let discovery = lock(&self.discovery);
+        let mut rows = vec![
+            Row::gauge(
+                "processes",
+                "Processes in scope.",
+                discovery.process_count() as f64,
+            ),
+            Row::gauge(
+                "containers",
+                "Containers under observation.",
+                discovery.containers().count() as f64,
+            ),
+        ];
+        rows.extend(
+            discovery
+                .counters()
+                .iter()
+                .map(|(name, help, value)| Row::counter(name, help, value)),
+        );
+        rows
+    }
+}
+
+fn named(counters: &SlotCounters) -> BTreeMap<&'static str, u64> {
+    Counter::ALL
+        .iter()
+        .map(|&counter| (counter.name(), counters.get(counter)))
+        .collect()
+}
+
+/// The agent's own cost.
+fn own_process_rows() -> Vec<Row> {
+    let Ok(stat) = procfs::process::Process::myself().and_then(|process| process.stat()) else {
+        return Vec::new();
+    };
+    let ticks = procfs::ticks_per_second() as f64;
+    let resident = stat.rss * procfs::page_size();
+    vec![
+        Row::gauge(
+            "process_cpu_seconds",
+            "CPU time of the agent, user and system.",
+            (stat.utime + stat.stime) as f64 / ticks,
+        ),
+        Row::gauge(
+            "process_resident_memory_bytes",
+            "Resident memory of the agent.",
+            resident as f64,
+        ),
+    ]
+}

@@ -1,0 +1,189 @@
+//! The ring reader: one OS thread that drains the ring buffer and never waits for anything but time.
+
+use crate::{clock, discovery};
+use aya::maps::{MapData, RingBuf};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pilotfish_abi::{Header, Kind};
+use pilotfish_pipeline::{Record, Slot};
+use std::{
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// Pause between two reads while records come. Waking the reader for each record would cost twenty times as much.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+/// Longest sleep while nothing comes, milliseconds; the kernel wakes the reader earlier when an eighth of the ring is full.
+const IDLE_WAIT_MS: u16 = 25;
+/// Interval of [`Consumer::tick`], nanoseconds.
+const TICK: u64 = 100_000_000;
+/// Records handled before control messages and the clock get their turn.
+const BATCH: usize = 4096;
+
+/// What becomes of the records.
+pub trait Consumer: Send {
+    /// One record of a socket, already checked; `bytes` is its raw form.
+    fn record(&mut self, record: &Record<'_>, bytes: &[u8]);
+    /// After each drain of the ring that had records.
+    fn drained(&mut self);
+    /// About ten times a second. `now` is `CLOCK_MONOTONIC`, `unix_offset` Unix time minus that, nanoseconds.
+    fn tick(&mut self, now: u64, unix_offset: i64);
+    /// A container is gone.
+    fn forget(&mut self, slot: Slot);
+    /// The end: nothing follows.
+    fn finish(&mut self);
+}
+
+/// Messages to the reader.
+pub enum Control {
+    /// A container ended; its slot will be used again.
+    Forget(Slot),
+    /// Drain once more, finish, end.
+    Stop,
+}
+
+/// What the reader counts; shared with `/metrics` and `/status`.
+#[derive(Debug, Default)]
+pub struct SourceStats {
+    /// Records taken from the ring buffer.
+    pub delivered: AtomicU64,
+    /// Records that could not be understood.
+    pub malformed: AtomicU64,
+    /// Records about processes.
+    pub lifecycle: AtomicU64,
+    /// Process records dropped because discovery was behind; a full procfs pass follows.
+    pub lifecycle_lost: AtomicU64,
+}
+
+/// The reader's ends of its channels.
+pub struct Channels {
+    /// Process records for discovery.
+    pub lifecycle: tokio::sync::mpsc::Sender<discovery::Event>,
+    /// Messages to the reader.
+    pub control: mpsc::Receiver<Control>,
+}
+
+/// Starts the reader.
+pub fn spawn<C: Consumer + 'static>(
+    ring: RingBuf<MapData>,
+    consumer: C,
+    channels: Channels,
+    stats: Arc<SourceStats>,
+) -> std::io::Result<JoinHandle<()>> {
+    let mut reader = Reader {
+        ring,
+        consumer,
+        channels,
+        stats,
+        next_tick: 0,
+    };
+    thread::Builder::new()
+        .name("ring".to_owned())
+        .spawn(move || reader.run())
+}
+
+struct Reader<C> {
+    ring: RingBuf<MapData>,
+    consumer: C,
+    channels: Channels,
+    stats: Arc<SourceStats>,
+    next_tick: u64,
+}
+
+impl<C: Consumer> Reader<C> {
+    fn run(&mut self) {
+        self.tick_if_due();
+        loop {
+            let records = self.drain();
+            self.tick_if_due();
+            if self.stop_requested() {
+                break;
+            }
+            match records {
+                0 => self.wait_idle(),
+                BATCH => {}
+                _ => thread::sleep(BUSY_PAUSE),
+            }
+        }
+        while self.drain() == BATCH {}
+        self.consumer.finish();
+    }
+
+    fn drain(&mut self) -> usize {
+        let mut records = 0;
+        while records < BATCH {
+            let Some(item) = self.ring.next() else { break };
+            records += 1;
+            match Record::parse(&item) {
+                Ok(record) => match lifecycle_event(&record) {
+                    Some(event) => {
+                        self.stats.lifecycle.fetch_add(1, Ordering::Relaxed);
+                        self.consumer.record(&record, &item);
+                        if self.channels.lifecycle.try_send(event).is_err() {
+                            self.stats.lifecycle_lost.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    None => self.consumer.record(&record, &item),
+                },
+                Err(_) => {
+                    self.stats.malformed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        if records > 0 {
+            self.stats
+                .delivered
+                .fetch_add(records as u64, Ordering::Relaxed);
+            self.consumer.drained();
+        }
+        records
+    }
+
+    fn tick_if_due(&mut self) {
+        let now = clock::monotonic();
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.consumer.tick(now, clock::unix_offset());
+        }
+    }
+
+    fn stop_requested(&mut self) -> bool {
+        loop {
+            match self.channels.control.try_recv() {
+                Ok(Control::Forget(slot)) => self.consumer.forget(slot),
+                Ok(Control::Stop) | Err(mpsc::TryRecvError::Disconnected) => return true,
+                Err(mpsc::TryRecvError::Empty) => return false,
+            }
+        }
+    }
+
+    fn wait_idle(&self) {
+        let mut fds = [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)];
+        // An error (a signal) only means an earlier look at the ring.
+        let _ = poll(&mut fds, PollTimeout::from(IDLE_WAIT_MS));
+    }
+}
+
+/// Process records, as discovery wants them.
+fn lifecycle_event(record: &Record<'_>) -> Option<discovery::Event> {
+    let tgid = record.header.tgid;
+    Some(match record.kind {
+        Kind::Fork => {
+            let Header { slot, offset, .. } = record.header;
+            discovery::Event::Fork {
+                slot,
+                parent: offset as u32,
+                child: tgid,
+            }
+        }
+        Kind::Exec => discovery::Event::Exec { tgid },
+        Kind::Exit => discovery::Event::Exit { tgid },
+        Kind::Newcomer => discovery::Event::Newcomer { tgid },
+        Kind::Send | Kind::Receive | Kind::SendEnd | Kind::ReceiveEnd | Kind::Close => return None,
+    })
+}
