@@ -1,0 +1,50 @@
+//! The project's own commands: `cargo xtask setup | test | demo`.
+
+mod command;
+mod demo;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anstream::eprintln;
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building, testing and the demo need (Debian 12 or 13, as root)
+    Setup(setup::Options),
+    /// Run every check: formatting, clippy, unit, fuzz smoke and integration tests
+    Test(test::Options),
+    /// Trace nginx and a Python application in a container, and show what was seen
+    Demo(demo::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let workspace = Workspace::locate();
+    let outcome = match arguments.command {
+        Task::Setup(options) => setup::run(&workspace, &options).map(|()| true),
+        Task::Test(options) => test::run(&workspace, &options),
+        Task::Demo(options) => demo::run(&workspace, &options),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
