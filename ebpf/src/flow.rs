@@ -69,7 +69,7 @@ fn first_state(socket: *mut c_void, scope: Scope, family: Family, way: Way, tota
         flags: u32::from(flag::JOINED_LATE),
         write_sequence: 0,
         copied_sequence: 0,
-        reserved: 0,
+        run: 0,
     };
     let Some(tcp) = tcp_socket(socket, family) else {
         return flow;
@@ -134,6 +134,46 @@ pub fn advance(flow: &mut Flow, socket: *mut c_void, way: Way, total: u64) -> u6
         // Two threads may use one socket at a time.
         maps::fetch_add(position, moved) + (moved - total)
     }
+}
+
+/// Bytes captured in one direction, without the other having its turn, before captures get short.
+const FULL_RUN: u32 = 64 * 1024;
+
+/// Bytes captured of an operation deep inside a run: enough for the head of a chunk or of a pipelined message.
+const SHORT_CAPTURE: u32 = 256;
+
+/// Marks the run of the receiving direction.
+const RECEIVING: u32 = 1 << 31;
+
+/// How many bytes of an operation to capture, given the configured limit.
+///
+/// A long run in one direction is a body, and a body is skipped by its length anyway: shipping all of it would fill
+/// the ring buffer with what nobody reads. Two threads that race here only capture a little more or less.
+#[inline(always)]
+pub fn allowance(flow: &mut Flow, way: Way, limit: u32, total: u64) -> u32 {
+    let direction = if way == Way::Receive { RECEIVING } else { 0 };
+    let before = if flow.run & RECEIVING == direction {
+        flow.run & !RECEIVING
+    } else {
+        0
+    };
+    let allowed = if before >= FULL_RUN && limit > SHORT_CAPTURE {
+        SHORT_CAPTURE
+    } else {
+        limit
+    };
+    let captured = if total < u64::from(allowed) {
+        total as u32
+    } else {
+        allowed
+    };
+    let run = if before >= FULL_RUN {
+        FULL_RUN
+    } else {
+        before + captured
+    };
+    flow.run = run | direction;
+    captured
 }
 
 /// Bytes that have arrived and were not read. A FIN takes one place in the sequence, so a single byte counts as none.

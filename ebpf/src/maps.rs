@@ -59,8 +59,8 @@ pub struct Flow {
     pub write_sequence: u32,
     /// TCP's sequence number after the last observed receive.
     pub copied_sequence: u32,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: u32,
+    /// Bytes captured since the direction last turned; the sign bit tells the direction ([`crate::flow::allowance`]).
+    pub run: u32,
 }
 
 /// Where one thread is in the vector of a running sendmmsg or recvmmsg.

@@ -89,7 +89,12 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     } else {
         data
     };
-    let wanted = capture::at_most_max(total.min(u64::from(settings.capture)));
+    let wanted = capture::at_most_max(u64::from(flow::allowance(
+        flow,
+        way,
+        settings.capture,
+        total,
+    )));
     let captured = capture::copy(scratch, data, wanted);
     if let Some(counter) = captured.trouble {
         maps::count(scope.slot, counter, 1);
