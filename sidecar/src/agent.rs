@@ -35,6 +35,8 @@ const FLUSH: Duration = Duration::from_millis(1500);
 pub struct Plan {
     /// What to observe.
     pub target: Target,
+    /// See [`Options::launching`].
+    pub launching: Option<(i32, String)>,
     /// Kernel settings.
     pub kernel: KernelArgs,
     /// Pipeline settings.
@@ -209,6 +211,7 @@ fn discovery_options(plan: &Plan) -> Options {
         });
     Options {
         capture: plan.kernel.capture_bytes,
+        launching: plan.launching.clone(),
         naming: Naming {
             service_name: plan.pipeline.service_name.clone(),
             host_name,

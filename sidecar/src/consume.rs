@@ -54,6 +54,7 @@ impl Consumer for PipelineConsumer {
 
     fn drained(&mut self) {
         self.sink.flush();
+        self.publish();
     }
 
     fn tick(&mut self, now: u64, unix_offset: i64) {

@@ -5,11 +5,13 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    env,
     ffi::OsString,
     fs::File,
     io::{self, PipeReader, PipeWriter, Read, Write},
     os::fd::{AsRawFd, OwnedFd},
     os::unix::process::{CommandExt, ExitStatusExt},
+    path::PathBuf,
     process::{Child, Command, ExitStatus},
     thread::JoinHandle,
 };
@@ -69,6 +71,15 @@ impl Waiting {
         self.pid
     }
 
+    /// File name of the program that the child will execute, links resolved as `/proc/PID/exe` will show it.
+    pub fn program_name(&self) -> String {
+        let path = find(&self.command).unwrap_or_else(|| PathBuf::from(&self.command));
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        name.unwrap_or_else(|| self.command.clone())
+    }
+
     /// Lets the child execute the command.
     pub fn go(mut self) -> Result<Child, LaunchError> {
         if let Err(source) = self.go.write_all(&[1]) {
@@ -89,6 +100,15 @@ impl Waiting {
             ))),
         }
     }
+}
+
+/// Where `execvp` finds a command.
+fn find(command: &str) -> Option<PathBuf> {
+    if command.contains('/') {
+        return PathBuf::from(command).canonicalize().ok();
+    }
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).find_map(|directory| directory.join(command).canonicalize().ok())
 }
 
 fn failure(starter: JoinHandle<io::Result<Child>>, command: String) -> LaunchError {

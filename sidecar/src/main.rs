@@ -75,6 +75,7 @@ async fn sidecar(args: SidecarArgs) -> Result<u8> {
     let target = target(args.pids);
     let plan = Plan {
         target,
+        launching: None,
         kernel: args.kernel,
         pipeline: args.pipeline,
         output: args.output,
@@ -95,6 +96,7 @@ async fn record(args: RecordArgs) -> Result<u8> {
     };
     let plan = Plan {
         target: target(args.pids),
+        launching: None,
         kernel: args.kernel,
         pipeline: PipelineArgs::default(),
         output: OutputArgs::default(),
@@ -114,6 +116,7 @@ async fn run(args: RunArgs) -> Result<u8> {
     let target = Target::Processes(vec![waiting.pid()]);
     let plan = Plan {
         target,
+        launching: Some((waiting.pid(), waiting.program_name())),
         kernel: args.kernel,
         pipeline: args.pipeline,
         output: args.output,

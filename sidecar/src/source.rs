@@ -2,7 +2,7 @@
 
 use crate::{clock, discovery};
 use aya::maps::{MapData, RingBuf};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use pilotfish_abi::{Header, Kind};
 use pilotfish_pipeline::{Record, Slot};
 use std::{
@@ -13,13 +13,13 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
-/// Pause between two reads while records come. Waking the reader for each record would cost twenty times as much.
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
-/// Longest sleep while nothing comes, milliseconds; the kernel wakes the reader earlier when an eighth of the ring is full.
-const IDLE_WAIT_MS: u16 = 25;
+/// Pause between two reads while records come, milliseconds. The kernel ends it when an eighth of the ring is full;
+/// waking the reader for each record would cost twenty times as much.
+const BUSY_WAIT_MS: u8 = 5;
+/// The same while nothing comes.
+const IDLE_WAIT_MS: u8 = 25;
 /// Interval of [`Consumer::tick`], nanoseconds.
 const TICK: u64 = 100_000_000;
 /// Records handled before control messages and the clock get their turn.
@@ -75,8 +75,15 @@ pub fn spawn<C: Consumer + 'static>(
     channels: Channels,
     stats: Arc<SourceStats>,
 ) -> std::io::Result<JoinHandle<()>> {
+    // Edge-triggered: data in the ring alone does not end a wait, only the kernel's wake-up does.
+    let wakeups = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    wakeups.add(
+        ring.as_fd(),
+        EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0),
+    )?;
     let mut reader = Reader {
         ring,
+        wakeups,
         consumer,
         channels,
         stats,
@@ -89,6 +96,7 @@ pub fn spawn<C: Consumer + 'static>(
 
 struct Reader<C> {
     ring: RingBuf<MapData>,
+    wakeups: Epoll,
     consumer: C,
     channels: Channels,
     stats: Arc<SourceStats>,
@@ -105,9 +113,9 @@ impl<C: Consumer> Reader<C> {
                 break;
             }
             match records {
-                0 => self.wait_idle(),
+                0 => self.wait(IDLE_WAIT_MS),
                 BATCH => {}
-                _ => thread::sleep(BUSY_PAUSE),
+                _ => self.wait(BUSY_WAIT_MS),
             }
         }
         while self.drain() == BATCH {}
@@ -162,10 +170,12 @@ impl<C: Consumer> Reader<C> {
         }
     }
 
-    fn wait_idle(&self) {
-        let mut fds = [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)];
+    fn wait(&self, milliseconds: u8) {
+        let mut events = [EpollEvent::empty()];
         // An error (a signal) only means an earlier look at the ring.
-        let _ = poll(&mut fds, PollTimeout::from(IDLE_WAIT_MS));
+        let _ = self
+            .wakeups
+            .wait(&mut events, EpollTimeout::from(milliseconds));
     }
 }
 

@@ -54,7 +54,8 @@ pub struct Container {
     pub resource: Resource,
     /// Start of its cumulative metrics, nanoseconds since the Unix epoch.
     pub start_unix_nano: u64,
-    table: Mutex<Table>,
+    /// Shared with the same container under its former identity.
+    table: Arc<Mutex<Table>>,
 }
 
 impl Container {
@@ -64,7 +65,17 @@ impl Container {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             resource,
             start_unix_nano: now_unix_nano(),
-            table: Mutex::new(Table::new(MAX_SERIES, Arc::clone(total_series))),
+            table: Arc::new(Mutex::new(Table::new(MAX_SERIES, Arc::clone(total_series)))),
+        }
+    }
+
+    /// The same container, better known: its metrics go on.
+    fn with_resource(&self, resource: Resource) -> Self {
+        Self {
+            id: self.id,
+            resource,
+            start_unix_nano: self.start_unix_nano,
+            table: Arc::clone(&self.table),
         }
     }
 
@@ -144,18 +155,20 @@ impl Containers {
         Self::default()
     }
 
-    /// Starts the telemetry of a container, ending that of a container which had the slot before.
+    /// Starts the telemetry of a container. For a slot that has one, it is the same container, better known: its
+    /// metrics go on under the new identity.
     ///
     /// Returns `false`, and does nothing, for a slot that the kernel side cannot name.
     pub fn insert(&self, slot: Slot, resource: Resource) -> bool {
         if slot.0 >= MAX_SLOTS {
             return false;
         }
-        let before = self.write().insert(
-            slot.0,
-            Arc::new(Container::new(resource, &self.0.total_series)),
-        );
-        self.retire(before);
+        let mut slots = self.write();
+        let container = match slots.get(&slot.0) {
+            Some(known) => known.with_resource(resource),
+            None => Container::new(resource, &self.0.total_series),
+        };
+        slots.insert(slot.0, Arc::new(container));
         true
     }
 
@@ -261,6 +274,7 @@ mod tests {
             .get(Slot(1))
             .unwrap()
             .record(&measurement(1, "/", 1.0));
+        containers.remove(Slot(1));
         containers.insert(Slot(1), Resource::from_iter([("service.name", "c")]));
         let retired = containers.take_retired();
         assert_eq!(retired.len(), 1);
@@ -268,6 +282,19 @@ mod tests {
         assert_eq!(retired[0].series_count(), 1);
         assert!(containers.take_retired().is_empty());
         assert_eq!(containers.get(Slot(1)).unwrap().series_count(), 0);
+    }
+
+    #[test]
+    fn a_container_that_changes_its_name_keeps_its_metrics() {
+        let containers = Containers::new();
+        containers.insert(Slot(1), Resource::from_iter([("service.name", "runc")]));
+        let before = containers.get(Slot(1)).unwrap();
+        before.record(&measurement(1, "/", 1.0));
+        containers.insert(Slot(1), Resource::from_iter([("service.name", "nginx")]));
+        let after = containers.get(Slot(1)).unwrap();
+        before.record(&measurement(1, "/late", 1.0));
+        assert_eq!(after.resource.get("service.name"), Some("nginx"));
+        assert_eq!((after.series_count(), after.id), (2, before.id));
     }
 
     #[test]

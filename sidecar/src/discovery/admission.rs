@@ -196,9 +196,21 @@ impl<W: ScopeWriter> Discovery<W> {
             debug!(slot, %error, "the kernel refused a container's settings");
             return Err(Missed::KernelRefused);
         }
-        self.containers.insert(slot, key, identity, first(subject));
+        let first = self.newly_first(subject);
+        self.containers.insert(slot, key, identity, first);
         self.changes.push(Change::ContainerAdded { slot });
         Ok(Some(slot))
+    }
+
+    /// As [`first`], but a process that waits to execute its program is named by that program already.
+    fn newly_first(&self, subject: &Subject) -> First {
+        let mut first = first(subject);
+        if let Some((pid, program)) = &self.options.launching
+            && *pid == subject.pid
+        {
+            first.executable.clone_from(program);
+        }
+        first
     }
 
     /// Puts a process in scope: its life is checked once more after its identity was read.

@@ -138,6 +138,8 @@ pub struct Options {
     pub max_pidfds: usize,
     /// How services are named.
     pub naming: Naming,
+    /// A process that waits to execute a program, and that program's file name: it is named by what it will be.
+    pub launching: Option<(i32, String)>,
 }
 
 impl Default for Options {
@@ -148,6 +150,7 @@ impl Default for Options {
             max_processes: 16_384,
             max_pidfds: 4096,
             naming: Naming::default(),
+            launching: None,
         }
     }
 }
