@@ -6,16 +6,15 @@
 use crate::config::ConfigError;
 use crate::protocol::{Direction, Moment, Protocol, Side, Verdict};
 use crate::reassembly::Piece;
-use smallvec::SmallVec;
 
-/// Opening bytes per direction that a verdict may need.
-const MAX_PREFIX: usize = 64;
+/// Opening bytes per direction that a verdict may need: a whole HTTP/1 request line.
+const MAX_PREFIX: usize = 16 * 1024;
 
 /// Most bytes kept for the parser while no verdict is possible.
 const MAX_RETAINED_BYTES: usize = 16 * 1024;
 
-/// Most pieces kept for the parser while no verdict is possible.
-const MAX_RETAINED_PIECES: usize = 2 * MAX_PREFIX;
+/// Most pieces kept for the parser while no verdict is possible; each is judged with all before it.
+const MAX_RETAINED_PIECES: usize = 128;
 
 /// The enabled protocols.
 #[derive(Clone)]
@@ -165,23 +164,33 @@ impl Opening {
         bytes: &[u8],
         at: Moment,
     ) -> Outcome {
-        let judgement = match self.prefix(direction) {
-            prefix if prefix.is_empty() => detector.judge(bytes),
-            prefix => {
-                let joined: SmallVec<[u8; MAX_PREFIX]> = prefix
-                    .iter()
-                    .chain(bytes)
-                    .copied()
-                    .take(MAX_PREFIX)
-                    .collect();
-                detector.judge(&joined)
-            }
+        let had_prefix = !self.prefix(direction).is_empty();
+        let judgement = if had_prefix {
+            self.extend_prefix(direction, bytes);
+            detector.judge(self.prefix(direction))
+        } else {
+            detector.judge(bytes)
         };
         match judgement {
-            Judgement::Yes(protocol, side) => Outcome::Found(protocol, direction, side),
-            Judgement::NeedMore if self.retain(direction, bytes, at) => Outcome::Undecided,
-            _ if !self.late => Outcome::Unknown,
-            _ => self.start_again(detector, direction, bytes, at),
+            Judgement::Yes(protocol, side) => return Outcome::Found(protocol, direction, side),
+            Judgement::NeedMore => {
+                if !had_prefix {
+                    self.extend_prefix(direction, bytes);
+                }
+                if self.retain(direction, bytes, at) {
+                    return Outcome::Undecided;
+                }
+            }
+            Judgement::No => {}
+        }
+        if !self.late {
+            return Outcome::Unknown;
+        }
+        self.discard();
+        if had_prefix {
+            self.start_again(detector, direction, bytes, at)
+        } else {
+            Outcome::Undecided
         }
     }
 
@@ -193,26 +202,29 @@ impl Opening {
         bytes: &[u8],
         at: Moment,
     ) -> Outcome {
-        let had_prefix = !self.prefix(direction).is_empty();
-        self.discard();
-        if !had_prefix {
-            return Outcome::Undecided;
-        }
         match detector.judge(bytes) {
             Judgement::Yes(protocol, side) => return Outcome::Found(protocol, direction, side),
-            Judgement::NeedMore if self.retain(direction, bytes, at) => {}
-            _ => self.discard(),
+            Judgement::NeedMore => {
+                self.extend_prefix(direction, bytes);
+                if !self.retain(direction, bytes, at) {
+                    self.discard();
+                }
+            }
+            Judgement::No => {}
         }
         Outcome::Undecided
+    }
+
+    fn extend_prefix(&mut self, direction: Direction, bytes: &[u8]) {
+        let prefix = self.prefix(direction);
+        let room = MAX_PREFIX.saturating_sub(prefix.len());
+        prefix.extend(bytes.iter().take(room));
     }
 
     /// Keeps a piece; false if there is no room for it or if the prefix is full, so that more would not help.
     fn retain(&mut self, direction: Direction, bytes: &[u8], at: Moment) -> bool {
         let kept = self.retained_bytes.saturating_add(bytes.len());
-        let prefix = self.prefix(direction);
-        let room = MAX_PREFIX.saturating_sub(prefix.len());
-        prefix.extend(bytes.iter().take(room));
-        if bytes.len() >= room
+        if self.prefix(direction).len() >= MAX_PREFIX
             || kept > MAX_RETAINED_BYTES
             || self.retained.len() >= MAX_RETAINED_PIECES
         {
@@ -244,7 +256,7 @@ impl Opening {
 
 #[cfg(test)]
 mod tests {
-    use super::{Detector, MAX_PREFIX, Opening, Outcome};
+    use super::{Detector, MAX_PREFIX, MAX_RETAINED_PIECES, Opening, Outcome};
     use crate::config::ConfigError;
     use crate::protocol::{Direction, Events, FlowInfo, Moment, Parser, Protocol, Side, Verdict};
     use crate::reassembly::Piece;
@@ -332,9 +344,16 @@ mod tests {
     fn endless_indecision_is_bounded() {
         for (late, end) in [(false, "unknown"), (true, "undecided")] {
             let mut opening = Opening::new(late);
-            let verdicts: Vec<_> = (0..MAX_PREFIX).map(|_| say(&mut opening, b".")).collect();
+            let pieces = 0..=MAX_RETAINED_PIECES;
+            let verdicts: Vec<_> = pieces.map(|_| say(&mut opening, b".")).collect();
             assert_eq!(verdicts.last(), Some(&end));
-            assert!(opening.retained.len() < MAX_PREFIX);
+            assert!(opening.retained.len() <= MAX_RETAINED_PIECES);
+
+            let mut opening = Opening::new(late);
+            let half = vec![b'.'; MAX_PREFIX / 2];
+            assert_eq!(say(&mut opening, &half), "undecided");
+            assert_eq!(say(&mut opening, &half), end);
+            assert!(opening.retained_bytes < MAX_PREFIX);
         }
     }
 

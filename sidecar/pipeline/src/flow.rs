@@ -1,11 +1,12 @@
 //! One flow: reassembly, then detection, then a parser whose events become exchanges.
 
 use crate::detection::{Detector, Opening, Outcome};
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoints, Transport};
 use crate::exchanges::{Exchanges, FlowExchanges, Place};
+use crate::idle::Allowance;
 use crate::model::{Sink, Slot};
-use crate::protocol::{Direction, Event, Events, FlowInfo, Moment, Parser};
-use crate::reassembly::{Account, Operation, PATIENCE, Piece, Pieces, Reassembly};
+use crate::protocol::{Direction, Event, Events, FlowInfo, Loss, Moment, Parser};
+use crate::reassembly::{Account, Offsets, Operation, PATIENCE, Piece, Pieces, Reassembly};
 use crate::spans::Finisher;
 
 /// Nanoseconds without a record after which a process is not expected to read what a closed connection left for it.
@@ -51,6 +52,10 @@ pub(crate) struct Flow {
     pub(crate) user: u32,
     /// The pipeline calls [`Self::on_tick`] for it.
     pub(crate) awaited: bool,
+    /// When the pipeline will look whether it has been silent for too long.
+    pub(crate) idle_check: Option<u64>,
+    /// Time of the latest record.
+    last: u64,
     closed: Option<Closed>,
     facts: Facts,
     streams: Reassembly,
@@ -58,10 +63,13 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) fn new(slot: Slot, endpoints: Endpoints, late: bool) -> Self {
+    /// A flow whose next bytes are at `offsets`.
+    pub(crate) fn new(slot: Slot, endpoints: Endpoints, late: bool, offsets: Offsets) -> Self {
         Self {
             user: 0,
             awaited: false,
+            idle_check: None,
+            last: 0,
             closed: None,
             facts: Facts {
                 slot,
@@ -69,13 +77,18 @@ impl Flow {
                 late,
                 exchanges: FlowExchanges::new(),
             },
-            streams: Reassembly::default(),
+            streams: Reassembly::at(offsets),
             state: State::Opening(Opening::new(late)),
         }
     }
 
     pub(crate) fn slot(&self) -> Slot {
         self.facts.slot
+    }
+
+    /// Where its next bytes are expected.
+    pub(crate) const fn offsets(&self) -> Offsets {
+        self.streams.offsets()
     }
 
     pub(crate) fn endpoints(&self) -> &Endpoints {
@@ -89,6 +102,7 @@ impl Flow {
         shared: &mut Shared,
         sink: &mut dyn Sink,
     ) {
+        self.last = self.last.max(operation.time);
         if let Some(closed) = &mut self.closed {
             closed.at = closed.at.max(operation.time);
         }
@@ -123,6 +137,24 @@ impl Flow {
     pub(crate) fn is_past(&self, now: u64) -> bool {
         self.closed
             .is_some_and(|Closed { at, patience }| now.saturating_sub(at) >= patience)
+    }
+
+    /// How long it may be silent, if its end may never be told.
+    fn allowance(&self) -> Option<Allowance> {
+        Allowance::of(self.facts.endpoints.transport, self.streams.is_rejoined())
+            .filter(|_| self.closed.is_none())
+    }
+
+    /// True if its end will never be told and it has been silent for long.
+    pub(crate) fn is_idle(&self, now: u64) -> bool {
+        let in_exchange = !self.facts.exchanges.is_empty();
+        self.allowance()
+            .is_some_and(|allowance| allowance.is_spent(self.last, in_exchange, now))
+    }
+
+    /// When to ask [`Self::is_idle`] next; `None` if there is no need.
+    pub(crate) fn next_idle_check(&self, now: u64) -> Option<u64> {
+        Some(self.allowance()?.next_check(self.last, now))
     }
 
     /// True while a record that should have come, or the last of a closed flow, is awaited.
@@ -210,6 +242,7 @@ impl Delivery<'_> {
                 let info = FlowInfo {
                     joined_late: opening.late,
                     tls: false,
+                    close_unseen: self.facts.endpoints.transport == Transport::Unix,
                 };
                 *self.state = State::Parsing((protocol.parser)(info, found, side));
                 for earlier in retained {
@@ -288,6 +321,12 @@ impl Events for FlowEvents<'_> {
                 }
             }
             Event::Abandoned(id) => exchanges.abandon(of_flow, id, stats),
+            Event::Lost(loss) => {
+                stats.flows_lost_place = stats.flows_lost_place.saturating_add(1);
+                if loss == Loss::HeadTooLong {
+                    stats.heads_too_long = stats.heads_too_long.saturating_add(1);
+                }
+            }
             Event::Opaque => self.opaque = true,
         }
     }

@@ -32,6 +32,7 @@ mod detection;
 mod endpoints;
 mod exchanges;
 mod flow;
+mod idle;
 mod ids;
 pub mod model;
 mod parents;

@@ -5,6 +5,7 @@ use crate::detection::Detector;
 use crate::endpoints::{Endpoints, Transport};
 use crate::exchanges::Exchanges;
 use crate::flow::{Flow, Shared};
+use crate::idle::IdleWatch;
 use crate::model::{Sink, Slot};
 use crate::protocol::{Direction, PROTOCOLS, Protocol};
 use crate::reassembly::{Account, Operation};
@@ -30,6 +31,7 @@ pub struct Pipeline {
     max_flows: usize,
     /// Flows that wait for a record, closed ones among them; in a fixed order, so that a replay gives the same ids.
     awaited: BTreeSet<u64>,
+    idle: IdleWatch,
     /// Unix flows as (last user's tgid, cookie): their close is not seen, the end of their user is.
     unix_users: BTreeSet<(u32, u64)>,
     shared: Shared,
@@ -50,6 +52,7 @@ impl Pipeline {
             flows: LruCache::new_unbounded(),
             max_flows: config.max_flows,
             awaited: BTreeSet::new(),
+            idle: IdleWatch::new(config.max_flows),
             unix_users: BTreeSet::new(),
             shared: Shared {
                 account: Account::default(),
@@ -80,6 +83,7 @@ impl Pipeline {
         let Self {
             flows,
             awaited,
+            idle,
             shared,
             ..
         } = self;
@@ -92,12 +96,14 @@ impl Pipeline {
             if flow.is_over() || flow.is_past(now) {
                 past.push(*cookie);
             }
+            watch(idle, *cookie, flow, now);
             flow.awaited = flow.is_waiting();
             flow.awaited
         });
         for cookie in past {
             self.end_flow(cookie, sink);
         }
+        self.end_idle(now, sink);
         if now.saturating_sub(self.last_parser_tick) >= PARSER_TICK {
             self.last_parser_tick = now;
             for (_, flow) in &mut self.flows {
@@ -154,10 +160,16 @@ impl Pipeline {
                     stats.records_unusable = stats.records_unusable.saturating_add(1);
                     return;
                 };
-                let late = header.flags & flag::JOINED_LATE != 0;
+                let left = self.idle.resume(header.cookie);
+                let late = left.is_some() || header.flags & flag::JOINED_LATE != 0;
                 stats.flows_opened = stats.flows_opened.saturating_add(1);
                 stats.flows_late = stats.flows_late.saturating_add(u64::from(late));
-                entry.insert(Flow::new(Slot(header.slot), endpoints, late))
+                entry.insert(Flow::new(
+                    Slot(header.slot),
+                    endpoints,
+                    late,
+                    left.unwrap_or_default(),
+                ))
             }
         };
         if flow.user != header.tgid {
@@ -179,6 +191,7 @@ impl Pipeline {
         if flow.is_over() {
             self.end_flow(header.cookie, sink);
         } else {
+            watch(&mut self.idle, header.cookie, flow, header.time);
             await_flow(&mut self.awaited, header.cookie, flow);
         }
     }
@@ -224,6 +237,24 @@ impl Pipeline {
         }
     }
 
+    /// Ends flows that have been silent for long and whose end no record will tell.
+    fn end_idle(&mut self, now: u64, sink: &mut dyn Sink) {
+        for cookie in self.idle.take_due(now) {
+            let Some(flow) = self.flows.peek_mut(&cookie) else {
+                continue;
+            };
+            flow.idle_check = None;
+            if flow.is_idle(now) {
+                let stats = &mut self.shared.account.stats;
+                stats.flows_idle = stats.flows_idle.saturating_add(1);
+                self.idle.leave(cookie, flow.offsets());
+                self.end_flow(cookie, sink);
+            } else {
+                watch(&mut self.idle, cookie, flow, now);
+            }
+        }
+    }
+
     fn evict(&mut self, sink: &mut dyn Sink) {
         if let Some((&cookie, _)) = self.flows.iter().next() {
             let stats = &mut self.shared.account.stats;
@@ -245,6 +276,9 @@ impl Pipeline {
         };
         self.unix_users.remove(&(flow.user, cookie));
         self.awaited.remove(&cookie);
+        if let Some(check) = flow.idle_check {
+            self.idle.remove(check, cookie);
+        }
         flow.end(&mut self.shared, sink);
         true
     }
@@ -254,6 +288,16 @@ fn await_flow(awaited: &mut BTreeSet<u64>, cookie: u64, flow: &mut Flow) {
     if !flow.awaited && flow.is_waiting() {
         flow.awaited = true;
         awaited.insert(cookie);
+    }
+}
+
+/// Has a flow checked for silence, unless it is already or its end will be told.
+fn watch(idle: &mut IdleWatch, cookie: u64, flow: &mut Flow, now: u64) {
+    if flow.idle_check.is_none()
+        && let Some(check) = flow.next_idle_check(now)
+    {
+        flow.idle_check = Some(check);
+        idle.add(check, cookie);
     }
 }
 

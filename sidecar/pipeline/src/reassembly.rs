@@ -83,6 +83,13 @@ impl Cursor {
     }
 }
 
+/// A place in both directions of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offsets {
+    sent: u64,
+    received: u64,
+}
+
 #[derive(Debug)]
 struct Held {
     direction: Direction,
@@ -151,6 +158,24 @@ pub(crate) struct Reassembly {
 }
 
 impl Reassembly {
+    /// Streams that go on at these offsets.
+    pub(crate) fn at(offsets: Offsets) -> Self {
+        let cursor = |next| Cursor { next, ended: false };
+        Self {
+            sent: cursor(offsets.sent),
+            received: cursor(offsets.received),
+            ..Self::default()
+        }
+    }
+
+    /// Where the next bytes of both directions are expected.
+    pub(crate) const fn offsets(&self) -> Offsets {
+        Offsets {
+            sent: self.sent.next,
+            received: self.received.next,
+        }
+    }
+
     /// Takes one operation; what has become known goes to `out`.
     pub(crate) fn push(&mut self, operation: Operation<'_>, out: &mut impl Pieces) {
         let in_order = self.cursor(operation.direction).accepts(operation.offset);
@@ -170,6 +195,11 @@ impl Reassembly {
     /// True once both directions have ended: no further record can add anything.
     pub(crate) fn is_over(&self) -> bool {
         self.sent.ended && self.received.ended && self.held.is_empty()
+    }
+
+    /// True if the first records of the flow were missing.
+    pub(crate) const fn is_rejoined(&self) -> bool {
+        self.rejoined
     }
 
     /// Gives up on what has been awaited for [`PATIENCE`].
@@ -241,7 +271,13 @@ impl Reassembly {
                 stats.holes = stats.holes.saturating_add(1);
                 count_gap(self.cursor(direction), target, stats);
             }
-            self.skip_to(direction, target, time, tid, out);
+            let hole = Moment {
+                time,
+                tid,
+                unwitnessed: true,
+                ..Moment::default()
+            };
+            self.skip_to(direction, target, hole, out);
         }
         self.drain(out);
     }
@@ -314,28 +350,34 @@ impl Reassembly {
                     time,
                     tid,
                     offset: next,
+                    unwitnessed: false,
                 },
             );
         }
         let after = offset.saturating_add(total);
         count_gap(self.cursor(direction), after, &mut out.account().stats);
-        self.skip_to(direction, after, time, tid, out);
+        let moved = Moment {
+            time,
+            tid,
+            // An end moves nothing: what precedes it moved earlier.
+            unwitnessed: end,
+            ..Moment::default()
+        };
+        self.skip_to(direction, after, moved, out);
         if end {
             self.cursor(direction).ended = true;
             let offset = self.cursor(direction).next;
-            out.piece(direction, Piece::End, Moment { time, tid, offset });
+            let at = Moment {
+                offset,
+                unwitnessed: false,
+                ..moved
+            };
+            out.piece(direction, Piece::End, at);
         }
     }
 
     /// Tells of the bytes up to `offset` as a gap, if there are any.
-    fn skip_to(
-        &mut self,
-        direction: Direction,
-        offset: u64,
-        time: u64,
-        tid: u32,
-        out: &mut impl Pieces,
-    ) {
+    fn skip_to(&mut self, direction: Direction, offset: u64, at: Moment, out: &mut impl Pieces) {
         let cursor = self.cursor(direction);
         let next = cursor.next;
         let length = offset.saturating_sub(next);
@@ -343,15 +385,8 @@ impl Reassembly {
             return;
         }
         cursor.next = offset;
-        out.piece(
-            direction,
-            Piece::Gap(length),
-            Moment {
-                time,
-                tid,
-                offset: next,
-            },
-        );
+        let at = Moment { offset: next, ..at };
+        out.piece(direction, Piece::Gap(length), at);
     }
 }
 

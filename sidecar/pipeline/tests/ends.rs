@@ -5,6 +5,7 @@ mod wire;
 use wire::{Bench, Wire, text};
 
 const MILLISECOND: u64 = 1_000_000;
+const MINUTE: u64 = 60_000 * MILLISECOND;
 
 fn server(cookie: u64) -> Wire {
     Wire::new(
@@ -196,4 +197,61 @@ fn ends_of_flows_that_were_never_seen_open_nothing() {
         ),
         (0, 0)
     );
+}
+
+#[test]
+fn a_rejoined_flow_ends_after_a_minute_of_silence() {
+    let (mut bench, mut flow, mut sound) = (Bench::new(), server(1), server(2));
+    let _lost = [flow.receive(10, "Q /\n"), flow.send(11, "A ok\n")];
+    bench
+        .feed(sound.receive(10, "Q /\n"))
+        .feed(sound.send(11, "A ok\n"))
+        .feed(flow.receive(12, "Q /\n"));
+    bench.tick(200 * MILLISECOND);
+    assert_eq!(bench.pipeline.stats().flows_rejoined, 1);
+    let later = 20_000 * MILLISECOND;
+    bench
+        .feed(flow.receive(later, "Q /\n"))
+        .feed(flow.send(later + 1, "A ok\n"));
+    bench.tick(later + 200 * MILLISECOND);
+    bench.tick(MINUTE);
+    bench.tick(MINUTE + later);
+    assert_eq!(bench.pipeline.flows_open(), 2);
+    bench.tick(MINUTE + later + 1);
+    let stats = bench.pipeline.stats();
+    assert_eq!((stats.flows_idle, stats.flows_ended), (1, 1));
+    // A flow whose close will be told stays.
+    bench.tick(100 * MINUTE);
+    assert_eq!(bench.pipeline.flows_open(), 1);
+}
+
+#[test]
+fn an_idle_unix_flow_ends_after_five_minutes_but_not_within_an_exchange() {
+    let mut bench = Bench::new();
+    let (mut idle, mut busy) = (Wire::unix(1, 1, 100), Wire::unix(2, 1, 100));
+    bench
+        .feed(idle.receive(0, "Q /idle\n"))
+        .feed(idle.send(0, "A ok\n"))
+        .feed(busy.receive(0, "Q /busy\n"));
+    bench.tick(5 * MINUTE - 1);
+    assert_eq!(bench.pipeline.flows_open(), 2);
+    bench.tick(5 * MINUTE);
+    assert_eq!(bench.pipeline.flows_open(), 1);
+    // It goes on where it was.
+    bench
+        .feed(busy.send(29 * MINUTE, "A ok\n"))
+        .feed(idle.receive(29 * MINUTE, "Q /again\n"))
+        .feed(idle.send(29 * MINUTE, "A ok\n"));
+    assert_eq!(bench.results.spans.len(), 3);
+    let stats = bench.pipeline.stats();
+    assert_eq!((stats.records_held, stats.flows_rejoined), (0, 0));
+    bench.feed(busy.receive(30 * MINUTE, "Q /never\n"));
+    bench.tick(36 * MINUTE);
+    assert_eq!(bench.pipeline.flows_open(), 1);
+    bench.tick(60 * MINUTE);
+    assert_eq!(
+        (bench.pipeline.flows_open(), bench.pipeline.exchanges_open()),
+        (0, 0)
+    );
+    assert_eq!(bench.pipeline.stats().flows_idle, 3);
 }

@@ -148,6 +148,24 @@ fn every_size_of_pieces_gives_the_same_events() {
     }
 }
 
+#[test]
+fn a_lost_place_is_told() {
+    for (protocol, ask, _) in samples() {
+        for direction in DIRECTIONS {
+            // Longer than any message, so that no framing can tell where it ended.
+            let gap = Step::Gap(direction, u64::MAX / 2);
+            let steps = [gap, Step::Bytes(direction, ask.to_vec())];
+            let events = play(protocol, direction, &steps).events;
+            let told = |event: &Event| matches!(event, Event::Lost(_) | Event::Opaque);
+            assert!(
+                events.first().is_some_and(told),
+                "{} {events:?}",
+                protocol.name
+            );
+        }
+    }
+}
+
 fn claims(ledger: &Ledger) -> Vec<(String, String, Vec<Attribute>)> {
     ledger.finished().map(claim).collect()
 }

@@ -65,6 +65,8 @@ fuzz_target!(|bytes: &[u8]| {
         stats.exchanges_started,
         stats.exchanges_finished + stats.exchanges_abandoned
     );
+    assert!(stats.heads_too_long <= stats.flows_lost_place);
+    assert!(stats.flows_idle <= stats.flows_ended);
     assert_eq!(
         (stats.spans, stats.measurements),
         (sink.spans, sink.measurements)

@@ -38,6 +38,8 @@ pub struct Moment {
     pub tid: u32,
     /// Stream offset of the first byte handed over with this moment.
     pub offset: u64,
+    /// Of a gap: its record was lost, so that the bytes moved at some time before `time`, not at it.
+    pub unwitnessed: bool,
 }
 
 /// Answer of a detector.
@@ -115,8 +117,26 @@ pub enum Event {
     Finished(Box<Exchange>),
     /// An announced exchange will never finish (bytes were lost, the connection broke): no span.
     Abandoned(ExchangeId),
-    /// From here on the flow is not this protocol (Upgrade, CONNECT): stop capturing sense from it.
+    /// The parser lost its place and reads on from the next provable message. Told once per loss, not again for what
+    /// is skipped until a message is found. It says nothing about open exchanges: those that will not finish are
+    /// abandoned one by one.
+    Lost(Loss),
+    /// Nothing more is read from this flow: it is not this protocol any more (Upgrade, CONNECT), or what answers
+    /// what can no longer be proven.
     Opaque,
+}
+
+/// Why a parser lost its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Bytes are missing that had to be read.
+    Gap,
+    /// A head is longer than what is kept of one, or its end was not captured.
+    HeadTooLong,
+    /// Bytes contradict the protocol.
+    Malformed,
+    /// No byte is missing, but which response answers which request cannot be proven.
+    Unproven,
 }
 
 /// Receives a parser's events.
@@ -132,6 +152,9 @@ pub struct FlowInfo {
     pub joined_late: bool,
     /// True when the bytes were read above TLS.
     pub tls: bool,
+    /// True when no record tells that the container closed the connection (unix sockets): what only a close ends has
+    /// no provable end.
+    pub close_unseen: bool,
 }
 
 /// The parser of one flow.

@@ -27,6 +27,9 @@ pub(crate) struct Ledger {
     pub(crate) events: Vec<Event>,
     open: BTreeSet<ExchangeId>,
     latest: Option<ExchangeId>,
+    losses: usize,
+    /// How many places could have been lost so far: one for each step, and for each request that was seen.
+    chances: usize,
 }
 
 impl Events for Ledger {
@@ -37,6 +40,7 @@ impl Events for Ledger {
                 assert!(self.latest < Some(started.id), "ids ascend");
                 self.latest = Some(started.id);
                 self.open.insert(started.id);
+                self.chances += 1;
             }
             Event::Finished(exchange) => {
                 assert!(
@@ -47,6 +51,13 @@ impl Events for Ledger {
             }
             Event::Abandoned(id) => {
                 assert!(self.open.remove(id), "abandoned, but not open: {id:?}");
+            }
+            Event::Lost(_) => {
+                self.losses += 1;
+                assert!(
+                    self.losses <= self.chances,
+                    "more losses than things happened"
+                );
             }
             Event::Opaque => assert!(self.open.is_empty(), "opaque with open exchanges"),
         }
@@ -119,6 +130,7 @@ impl Player {
         if self.ledger.is_opaque() {
             return;
         }
+        self.ledger.chances += 1;
         match step {
             Step::Bytes(direction, bytes) => {
                 if let Some(at) = self
@@ -167,6 +179,7 @@ impl Player {
             time: self.time,
             tid: 1,
             offset: self.offsets[index],
+            unwitnessed: false,
         };
         self.offsets[index] = self.offsets[index].saturating_add(length);
         (!self.closed[index]).then_some(at)

@@ -1,7 +1,8 @@
 //! Response bytes that were seen before the request that they answer.
 //!
 //! A client's send is reported after its data moved; the answer may be read, and reported, by another thread before
-//! that. Such bytes wait here for their request.
+//! that. Such bytes wait here for their request, and for no longer than such a race takes: what a server sends
+//! unasked, like the 408 on an idle connection, must not answer the request that comes next.
 
 use crate::protocol::Moment;
 
@@ -9,8 +10,8 @@ use crate::protocol::Moment;
 const MAX_BYTES: usize = 64 * 1024;
 /// Most operations that wait.
 const MAX_PIECES: usize = 128;
-/// Nanoseconds after which bytes that still wait belong to no request.
-const PATIENCE: u64 = 1_000_000_000;
+/// Nanoseconds by which the record of a response may precede that of its request; older bytes belong to no request.
+pub(super) const PATIENCE: u64 = 10_000_000;
 
 /// One thing that happened in the response direction.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +55,11 @@ impl Early {
         Ok(())
     }
 
-    /// True if the oldest piece has waited for longer than any reordering takes.
+    /// True if the oldest piece is too old at `now` to answer a request that shows up then.
     pub(super) fn is_stale(&self, now: u64) -> bool {
         self.pieces
             .first()
-            .is_some_and(|(_, at)| now.saturating_sub(at.time) >= PATIENCE)
+            .is_some_and(|(_, at)| now.saturating_sub(at.time) > PATIENCE)
     }
 
     /// Takes everything out, each piece with its bytes.

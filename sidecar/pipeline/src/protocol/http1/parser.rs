@@ -8,6 +8,12 @@
 //! That entry is *uncertain*: the response to an earlier request might still be on its way. It becomes certain again
 //! when one exchange has completed before the next request. A connection that pipelines while uncertain, or that
 //! has pipelined and loses its place, is given up: which response answers what can no longer be proven.
+//!
+//! Two open requests alone are no proof of pipelining: the record of the first response may have been lost. A response
+//! that goes on after them without a gap is, and so are three.
+//!
+//! Limit: a connection that was pipelining before it was joined, or within what was lost, and never shows two open
+//! requests afterwards pairs each request with the response before its own; order alone cannot tell it from keep-alive.
 
 mod requests;
 mod responses;
@@ -17,12 +23,15 @@ use super::buffer::{HeadBuffer, TooLong};
 use super::early::{Early, Full};
 use super::exchange::Open;
 use crate::model::Kind;
-use crate::protocol::{Direction, Event, Events, ExchangeId, FlowInfo, Moment, Parser, Side};
+use crate::protocol::{Direction, Event, Events, ExchangeId, FlowInfo, Loss, Moment, Parser, Side};
 use std::collections::VecDeque;
+
+/// Nanoseconds without a byte after which a response that only an unseen close ends is not waited for any more.
+const UNSEEN_CLOSE_PATIENCE: u64 = 10_000_000_000;
 
 /// The parser of one connection.
 pub(super) struct Http1 {
-    tls: bool,
+    info: FlowInfo,
     request_direction: Direction,
     kind: Kind,
     next_id: u64,
@@ -36,8 +45,10 @@ pub(super) struct Http1 {
     open: VecDeque<Open>,
     early: Early,
     trust: Trust,
-    /// Two requests were open at once.
+    /// Requests were proven to be sent before the response to an earlier one.
     pipelined: bool,
+    /// [`Event::Lost`] was told, and no request line was found since.
+    lost: bool,
     /// Nothing more will come out of this connection.
     ended: bool,
 }
@@ -48,6 +59,8 @@ enum Trust {
     Certain,
     /// A response to a request that was never seen may be on its way.
     Uncertain,
+    /// Uncertain, and two requests are open: the connection pipelines, or the record of a response was lost.
+    Doubtful,
     /// Uncertain still, but an exchange has completed since.
     Answered,
 }
@@ -77,26 +90,28 @@ enum ResponseState {
 /// Why reading cannot go on as it did.
 enum Stop {
     /// The place in the streams is lost.
-    Lost,
-    /// The connection is no longer HTTP/1, or can no longer be read with certainty.
+    Lost(Loss),
+    /// Requests and responses can no longer be paired with certainty.
+    Unprovable,
+    /// The connection is no longer HTTP/1.
     Opaque,
 }
 
 impl From<Malformed> for Stop {
     fn from(_: Malformed) -> Self {
-        Self::Lost
+        Self::Lost(Loss::Malformed)
     }
 }
 
 impl From<TooLong> for Stop {
     fn from(_: TooLong) -> Self {
-        Self::Lost
+        Self::Lost(Loss::HeadTooLong)
     }
 }
 
 impl From<Full> for Stop {
     fn from(_: Full) -> Self {
-        Self::Lost
+        Self::Lost(Loss::Unproven)
     }
 }
 
@@ -112,6 +127,7 @@ impl Parser for Http1 {
             return;
         }
         let result = if direction == self.request_direction {
+            self.drop_stale(at.time, events);
             self.request_bytes(bytes, at, events)
                 .and_then(|()| self.replay(events))
         } else {
@@ -125,7 +141,7 @@ impl Parser for Http1 {
             return;
         }
         let result = if direction == self.request_direction {
-            self.request_gap(length)
+            self.request_gap(length, events)
         } else {
             self.response_gap(length, at, events)
         };
@@ -145,8 +161,9 @@ impl Parser for Http1 {
     }
 
     fn on_tick(&mut self, now: u64, events: &mut dyn Events) {
-        if self.early.is_stale(now) {
-            self.lose(events);
+        self.drop_stale(now, events);
+        if self.is_endless(now) {
+            self.give_up(events);
         }
     }
 }
@@ -164,7 +181,7 @@ impl Http1 {
             RequestState::Head { entering: false }
         };
         Self {
-            tls: info.tls,
+            info: info.clone(),
             request_direction,
             kind: if request_direction == Direction::Received {
                 Kind::Server
@@ -185,6 +202,7 @@ impl Http1 {
                 Trust::Certain
             },
             pipelined: false,
+            lost: info.joined_late,
             ended: false,
         }
     }
@@ -192,13 +210,19 @@ impl Http1 {
     fn settle(&mut self, result: &Result<(), Stop>, events: &mut dyn Events) {
         match result {
             Ok(()) => {}
-            Err(Stop::Lost) => self.lose(events),
+            Err(Stop::Lost(loss)) => self.lose(*loss, events),
+            Err(Stop::Unprovable) => {
+                self.tell_loss(Loss::Unproven, events);
+                self.give_up(events);
+            }
             Err(Stop::Opaque) => self.give_up(events),
         }
     }
 
     /// Forgets the place in both streams.
-    fn lose(&mut self, events: &mut dyn Events) {
+    fn lose(&mut self, loss: Loss, events: &mut dyn Events) {
+        self.tell_loss(loss, events);
+        let was_pipelined = self.pipelined || self.open.len() > 2;
         self.abandon_all(events);
         self.early = Early::default();
         self.request_head.clear();
@@ -206,9 +230,41 @@ impl Http1 {
         self.request = RequestState::Lost;
         self.response = ResponseState::Head;
         self.trust = Trust::Uncertain;
-        if self.pipelined {
+        if was_pipelined {
             self.give_up(events);
         }
+    }
+
+    /// Forgets the place in the request stream only; the open requests keep their responses.
+    fn lose_requests(&mut self, loss: Loss, events: &mut dyn Events) {
+        self.tell_loss(loss, events);
+        self.request = RequestState::Lost;
+        if self.trust != Trust::Doubtful {
+            self.trust = Trust::Uncertain;
+        }
+    }
+
+    fn tell_loss(&mut self, loss: Loss, events: &mut dyn Events) {
+        if !self.lost {
+            self.lost = true;
+            events.event(Event::Lost(loss));
+        }
+    }
+
+    /// Responses that came too long ago to answer a request of this time were unasked.
+    fn drop_stale(&mut self, now: u64, events: &mut dyn Events) {
+        if self.early.is_stale(now) {
+            self.lose(Loss::Unproven, events);
+        }
+    }
+
+    /// True if a response is in progress whose end will not be seen. A pause is no proof of the end, so that it gives
+    /// no span; but nothing may stay in progress for ever.
+    fn is_endless(&self, now: u64) -> bool {
+        let ends_unseen = matches!(self.response, ResponseState::Body(body, _) if body.ends_with_close())
+            && self.info.close_unseen
+            && self.kind == Kind::Server;
+        ends_unseen && now.saturating_sub(self.response_time) >= UNSEEN_CLOSE_PATIENCE
     }
 
     fn give_up(&mut self, events: &mut dyn Events) {
@@ -234,4 +290,13 @@ fn skip_line_ends(mut bytes: &[u8]) -> &[u8] {
         bytes = rest;
     }
     bytes
+}
+
+/// What a gap means where a head is expected: one that was cut, or bytes that nothing is known of.
+const fn gap_before(head: &HeadBuffer) -> Loss {
+    if head.is_empty() {
+        Loss::Gap
+    } else {
+        Loss::HeadTooLong
+    }
 }

@@ -1,12 +1,12 @@
 //! The request direction: entry, heads, bodies.
 
-use super::{Http1, RequestState, ResponseState, Stop, Trust, skip_line_ends};
+use super::{Http1, RequestState, ResponseState, Stop, Trust, gap_before, skip_line_ends};
 use crate::protocol::http1::body::{Body, Malformed, Skip};
 use crate::protocol::http1::detect::entry;
 use crate::protocol::http1::exchange::{Open, Outcome};
 use crate::protocol::http1::head::{self, RequestHead};
 use crate::protocol::http1::method;
-use crate::protocol::{Event, Events, ExchangeId, Moment, Started, Verdict};
+use crate::protocol::{Event, Events, ExchangeId, Loss, Moment, Started, Verdict};
 use smallvec::SmallVec;
 
 /// Most requests that wait for their response on one connection.
@@ -74,6 +74,7 @@ impl Http1 {
 
     fn enter(&mut self, bytes: &[u8], at: Moment, events: &mut dyn Events) -> Result<(), Stop> {
         self.request = RequestState::Head { entering: true };
+        self.lost = false;
         self.request_bytes(bytes, at, events)
     }
 
@@ -113,7 +114,7 @@ impl Http1 {
         let credible = method::known(head.method.as_bytes()).is_some()
             && (head.minor == 0 || head.host.is_some());
         if matches!(self.request, RequestState::Head { entering: true }) && !credible {
-            return Err(Stop::Lost);
+            return Err(Stop::Lost(Loss::Malformed));
         }
         self.note_order(events)?;
         let id = ExchangeId(self.next_id);
@@ -126,7 +127,7 @@ impl Http1 {
             tracestate: tracestate(head),
         }));
         self.open
-            .push_back(Open::new(id, self.kind, head, self.tls));
+            .push_back(Open::new(id, self.kind, head, self.info.tls));
         if body.is_done() {
             self.end_request(id, 0);
         } else {
@@ -152,12 +153,15 @@ impl Http1 {
             }
             return Ok(());
         }
-        self.pipelined = true;
         if !self.is_certain() {
-            return Err(Stop::Opaque);
+            // The next thing in the other direction shows what it is.
+            if self.open.len() > 1 {
+                return Err(Stop::Unprovable);
+            }
+            self.trust = Trust::Doubtful;
         }
         if self.open.len() >= MAX_OPEN {
-            Err(Stop::Lost)
+            Err(Stop::Lost(Loss::Unproven))
         } else {
             Ok(())
         }
@@ -174,10 +178,10 @@ impl Http1 {
         }
     }
 
-    pub(super) fn request_gap(&mut self, length: u64) -> Result<(), Stop> {
+    pub(super) fn request_gap(&mut self, length: u64, events: &mut dyn Events) -> Result<(), Stop> {
         match &mut self.request {
             RequestState::Lost => self.request_head.clear(),
-            RequestState::Head { .. } => return Err(Stop::Lost),
+            RequestState::Head { .. } => return Err(Stop::Lost(gap_before(&self.request_head))),
             RequestState::Body(body, id) => match body.skip(length) {
                 Skip::Known if body.is_done() => {
                     let (size, id) = (body.size, *id);
@@ -185,11 +189,8 @@ impl Http1 {
                 }
                 Skip::Known => {}
                 // The response to this request is still certain, and so is its pairing.
-                Skip::Spilled => {
-                    self.request = RequestState::Lost;
-                    self.trust = Trust::Uncertain;
-                }
-                Skip::Passed => return Err(Stop::Lost),
+                Skip::Spilled => self.lose_requests(Loss::Gap, events),
+                Skip::Passed => return Err(Stop::Lost(Loss::Gap)),
             },
             RequestState::Undecided { overrun } => *overrun = true,
         }

@@ -1,12 +1,12 @@
 //! The response direction: heads, bodies, and the end of exchanges.
 
-use super::{Http1, RequestState, ResponseState, Stop, Trust, skip_line_ends};
+use super::{Http1, RequestState, ResponseState, Stop, Trust, gap_before, skip_line_ends};
 use crate::model::Kind;
 use crate::protocol::http1::body::{Body, Malformed, Skip};
 use crate::protocol::http1::early::Piece;
 use crate::protocol::http1::exchange::{INCOMPLETE_RESPONSE, NO_RESPONSE, Outcome};
 use crate::protocol::http1::head::{self, ResponseHead};
-use crate::protocol::{Event, Events, Moment};
+use crate::protocol::{Event, Events, Loss, Moment};
 
 impl Http1 {
     pub(super) fn response_bytes(
@@ -24,11 +24,12 @@ impl Http1 {
                 return Ok(());
             }
             if self.open.is_empty() {
-                if self.may_be_early()? {
+                if self.may_be_early(at)? {
                     self.early.hold_bytes(rest, at)?;
                 }
                 return Ok(());
             }
+            self.note_pipelining()?;
             rest = match &mut self.response {
                 ResponseState::Head => self.read_response_head(rest, at, events)?,
                 ResponseState::Body(body, status) => {
@@ -49,13 +50,26 @@ impl Http1 {
     }
 
     /// Nothing is open: false if a response has to be passed over, true if its request may yet show up.
-    fn may_be_early(&self) -> Result<bool, Stop> {
+    fn may_be_early(&self, at: Moment) -> Result<bool, Stop> {
+        // A server has received what it answers, so that the record of the request came first or never will.
+        let is_possible = self.kind == Kind::Client && !self.early.is_stale(at.time);
         match self.request {
             RequestState::Lost => Ok(false),
-            // It answers a request from before the entry, or one that was missed since.
-            _ if !self.is_certain() => Err(Stop::Lost),
+            // It answers a request from before the entry, or one that was missed since, or none.
+            _ if !self.is_certain() || !is_possible => Err(Stop::Lost(Loss::Unproven)),
             _ => Ok(true),
         }
+    }
+
+    /// A response goes on without a gap after a later request: no record was lost in between.
+    fn note_pipelining(&mut self) -> Result<(), Stop> {
+        if self.open.len() > 1 {
+            self.pipelined = true;
+            if self.trust == Trust::Doubtful {
+                return Err(Stop::Unprovable);
+            }
+        }
+        Ok(())
     }
 
     /// Reads the responses that came before their request, now that it is here.
@@ -101,7 +115,7 @@ impl Http1 {
         at: Moment,
         events: &mut dyn Events,
     ) -> Result<(), Stop> {
-        let open = self.open.front_mut().ok_or(Stop::Lost)?;
+        let open = self.open.front_mut().ok_or(Stop::Lost(Loss::Unproven))?;
         self.response_time = at.time;
         let status = head.status;
         if head.is_interim() {
@@ -150,7 +164,7 @@ impl Http1 {
         };
         let (id, awaits_continue) = (open.id, open.awaits_continue);
         self.response = ResponseState::Head;
-        if self.trust == Trust::Uncertain {
+        if matches!(self.trust, Trust::Uncertain | Trust::Doubtful) {
             self.trust = Trust::Answered;
         }
         events.event(Event::Finished(Box::new(open.finish(outcome))));
@@ -158,7 +172,7 @@ impl Http1 {
             // It declined the other protocol, so HTTP goes on; bytes that came meanwhile were not read.
             RequestState::Undecided { overrun } if self.open.is_empty() => {
                 if overrun && outcome.status != Some(101) {
-                    return Err(Stop::Lost);
+                    return Err(Stop::Lost(Loss::Unproven));
                 }
                 self.request = RequestState::Head { entering: false };
             }
@@ -166,12 +180,19 @@ impl Http1 {
             RequestState::Body(body, in_body)
                 if awaits_continue && in_body == id && body.size == 0 =>
             {
-                self.request = RequestState::Lost;
-                self.trust = Trust::Uncertain;
+                self.lose_requests(Loss::Unproven, events);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// The oldest open exchange is over, but cannot be told truly.
+    fn drop_first(&mut self, events: &mut dyn Events) {
+        self.response = ResponseState::Head;
+        if let Some(open) = self.open.pop_front() {
+            events.event(Event::Abandoned(open.id));
+        }
     }
 
     pub(super) fn response_gap(
@@ -181,7 +202,7 @@ impl Http1 {
         events: &mut dyn Events,
     ) -> Result<(), Stop> {
         if self.open.is_empty() {
-            if self.may_be_early()? {
+            if self.may_be_early(at)? {
                 self.early.hold(Piece::Gap(length), at)?;
             }
             return Ok(());
@@ -191,12 +212,18 @@ impl Http1 {
             return if matches!(self.response, ResponseState::Spilled(_)) {
                 Ok(())
             } else {
-                Err(Stop::Lost)
+                Err(Stop::Lost(gap_before(&self.response_head)))
             };
         };
         self.response_time = at.time;
         let status = *status;
         match body.skip(length) {
+            // It ended somewhere in the hole: when, nobody saw.
+            Skip::Known if body.is_done() && at.unwitnessed => {
+                self.drop_first(events);
+                Ok(())
+            }
+            Skip::Spilled if at.unwitnessed => Err(Stop::Lost(Loss::Gap)),
             Skip::Known if body.is_done() => {
                 let size = body.size;
                 self.complete(status, Some(size), events)
@@ -207,7 +234,7 @@ impl Http1 {
                 self.trust = Trust::Uncertain;
                 Ok(())
             }
-            Skip::Spilled | Skip::Passed => Err(Stop::Lost),
+            Skip::Spilled | Skip::Passed => Err(Stop::Lost(Loss::Gap)),
         }
     }
 
@@ -217,7 +244,7 @@ impl Http1 {
         at: Moment,
         events: &mut dyn Events,
     ) -> Result<(), Stop> {
-        if self.open.is_empty() && self.kind == Kind::Client && self.may_be_early()? {
+        if self.open.is_empty() && self.kind == Kind::Client && self.may_be_early(at)? {
             self.early.hold(Piece::Close, at)?;
             return Ok(());
         }

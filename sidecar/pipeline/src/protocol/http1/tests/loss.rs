@@ -1,6 +1,7 @@
 //! Missing bytes: spans may be missing, none may be wrong.
 
-use super::{Step, client, get, ok, request, response, server};
+use super::{Step, client, get, joined_late, losses, ok, play, request, response, server, texts};
+use crate::protocol::{Direction, FlowInfo, Loss};
 
 /// The exchange after the loss, numbered `id`, finished at `end`.
 fn recovered(id: usize, end: usize) -> Vec<String> {
@@ -185,8 +186,6 @@ fn a_spilled_response_ends_with_its_connection_too() {
 fn a_pipelined_connection_that_loses_bytes_is_given_up() {
     let pipelined = [get("/a"), get("/b")];
     let losses = [
-        vec![Step::ResponseGap(9)],
-        vec![Step::RequestGap(9)],
         vec![chunked("5\r\nab"), Step::ResponseGap(50)],
         vec![response("garbage\r\n\r\n")],
     ];
@@ -194,6 +193,12 @@ fn a_pipelined_connection_that_loses_bytes_is_given_up() {
         let (events, recovered) = then_next(&[&pipelined[..], &loss].concat());
         assert_eq!(events, ["+0", "+1", "-0", "-1", "opaque"], "{loss:?}");
         assert!(!recovered, "{loss:?}");
+    }
+    // Three open requests are proof enough.
+    for loss in [Step::ResponseGap(9), Step::RequestGap(9)] {
+        let (events, recovered) = then_next(&[get("/a"), get("/b"), get("/c"), loss]);
+        assert_eq!(events[3..], ["-0", "-1", "-2", "opaque"]);
+        assert!(!recovered);
     }
     // Also when the pipelining was long ago.
     let (events, _) = then_next(&[
@@ -237,4 +242,99 @@ fn every_start_is_answered_once() {
         server(&steps),
         ["+0", "+1", "0 GET /a 200 req=0 res=1 @3", "-1"]
     );
+}
+
+/// The request that comes after the lost response to another one is not pipelined.
+#[test]
+fn a_lost_response_does_not_end_a_keep_alive_connection() {
+    let lost = [get("/a"), get("/b"), Step::ResponseGap(40), ok("b")];
+    let (events, recovered) = then_next(&lost);
+    assert_eq!(events, ["+0", "+1", "-0", "-1"]);
+    assert!(recovered);
+
+    // Nor while the place has just been found again, or the connection was joined late.
+    let twice = [&lost[..], &lost[..]].concat();
+    let (events, recovered) = then_next(&twice);
+    assert_eq!(events[4..], ["+2", "+3", "-2", "-3"]);
+    assert!(recovered);
+    let next = [get("/next"), ok("next")];
+    let late = joined_late(Direction::Received, &[&lost[..], &next].concat());
+    assert_eq!(late.last().unwrap(), "2 GET /next 200 req=0 res=4 @6");
+}
+
+#[test]
+fn every_loss_is_told_once_with_its_reason() {
+    let long = request(format!("GET /a HTTP/1.1\r\nX: {}", "y".repeat(70_000)));
+    let upload =
+        request("POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc");
+    let cases: [(Vec<Step>, &[Loss]); 10] = [
+        (vec![get("/a"), ok("x"), get("/b")], &[]),
+        (vec![Step::RequestGap(9), Step::RequestGap(9)], &[Loss::Gap]),
+        (vec![get("/a"), Step::ResponseGap(9), ok("x")], &[Loss::Gap]),
+        (vec![upload, Step::RequestGap(100)], &[Loss::Gap]),
+        (vec![long.clone()], &[Loss::HeadTooLong]),
+        (
+            vec![request("GET /a HT"), Step::RequestGap(9), long, get("/b")],
+            &[Loss::HeadTooLong, Loss::HeadTooLong],
+        ),
+        (
+            vec![get("/a"), response("HTTP/1.1 20"), Step::ResponseGap(9)],
+            &[Loss::HeadTooLong],
+        ),
+        (
+            vec![get("/a"), response("what?\r\n\r\n"), ok("x")],
+            &[Loss::Malformed],
+        ),
+        (vec![ok("unasked"), ok("again")], &[Loss::Unproven]),
+        (
+            vec![Step::RequestGap(9), get("/a"), get("/b"), ok("x")],
+            &[Loss::Gap, Loss::Unproven],
+        ),
+    ];
+    for (steps, expected) in cases {
+        assert_eq!(losses(&steps), expected, "{steps:?}");
+    }
+    // Where nothing was known, nothing is lost.
+    let info = FlowInfo {
+        joined_late: true,
+        ..FlowInfo::default()
+    };
+    assert!(
+        play(
+            Direction::Received,
+            info,
+            &[ok("x"), request("body"), Step::RequestGap(9)]
+        )
+        .is_empty()
+    );
+}
+
+/// A pause is no proof of the end, and what comes after it would make a span wrong.
+#[test]
+fn a_response_whose_end_will_not_be_seen_is_given_up_after_a_pause() {
+    let steps = |pause: u64| {
+        [
+            get("/a"),
+            response("HTTP/1.0 200 OK\r\n\r\nabc"),
+            Step::Tick(pause),
+            response("def"),
+            Step::ResponseClose,
+        ]
+    };
+    let at = |close_unseen, direction, pause| {
+        let info = FlowInfo {
+            close_unseen,
+            ..FlowInfo::default()
+        };
+        texts(&play(direction, info, &steps(pause)))
+    };
+    let whole = ["+0", "0 GET /a 200 req=0 res=6 @4"];
+    assert_eq!(
+        at(true, Direction::Received, 2 + 10_000_000_000),
+        ["+0", "-0", "opaque"]
+    );
+    assert_eq!(at(true, Direction::Received, 1 + 10_000_000_000), whole);
+    // A client reads the end of what its peer sends, whatever the transport.
+    assert_eq!(at(true, Direction::Sent, u64::MAX), whole);
+    assert_eq!(at(false, Direction::Received, u64::MAX), whole);
 }

@@ -1,7 +1,7 @@
 //! Conversations played into the parser; what comes out is written as text.
 //!
 //! `+0` an exchange started, `0 GET /a 200 req=0 res=5 @3` it finished (status, error, sizes, end), `-0` it was
-//! abandoned, `opaque` the connection was given up. Each step of a conversation takes one unit of time.
+//! abandoned, `opaque` the connection was given up. What was lost on the way is asked for with [`losses`]. Each step of a conversation takes one unit of time.
 
 mod attributes;
 mod bodies;
@@ -10,7 +10,7 @@ mod pairing;
 
 use super::PROTOCOL;
 use crate::model::{Attribute, Value};
-use crate::protocol::{Direction, Event, Events, Exchange, FlowInfo, Moment, Parser, Side};
+use crate::protocol::{Direction, Event, Events, Exchange, FlowInfo, Loss, Moment, Parser, Side};
 use crate::semconv;
 
 /// One thing that happens on a connection.
@@ -70,6 +70,7 @@ fn play(request_direction: Direction, info: FlowInfo, steps: &[Step]) -> Vec<Eve
             time,
             tid: 7,
             offset: offsets[index],
+            unwitnessed: false,
         };
         match step {
             Step::Request(bytes) | Step::Response(bytes) => {
@@ -89,17 +90,11 @@ fn play(request_direction: Direction, info: FlowInfo, steps: &[Step]) -> Vec<Eve
 }
 
 fn server(steps: &[Step]) -> Vec<String> {
-    play(Direction::Received, FlowInfo::default(), steps)
-        .iter()
-        .map(text)
-        .collect()
+    texts(&play(Direction::Received, FlowInfo::default(), steps))
 }
 
 fn client(steps: &[Step]) -> Vec<String> {
-    play(Direction::Sent, FlowInfo::default(), steps)
-        .iter()
-        .map(text)
-        .collect()
+    texts(&play(Direction::Sent, FlowInfo::default(), steps))
 }
 
 fn joined_late(request_direction: Direction, steps: &[Step]) -> Vec<String> {
@@ -107,19 +102,32 @@ fn joined_late(request_direction: Direction, steps: &[Step]) -> Vec<String> {
         joined_late: true,
         ..FlowInfo::default()
     };
-    play(request_direction, info, steps)
+    texts(&play(request_direction, info, steps))
+}
+
+/// Why a server's parser lost its place, each time.
+fn losses(steps: &[Step]) -> Vec<Loss> {
+    play(Direction::Received, FlowInfo::default(), steps)
         .iter()
-        .map(text)
+        .filter_map(|event| match event {
+            Event::Lost(loss) => Some(*loss),
+            _ => None,
+        })
         .collect()
 }
 
-fn text(event: &Event) -> String {
-    match event {
+fn texts(events: &[Event]) -> Vec<String> {
+    events.iter().filter_map(text).collect()
+}
+
+fn text(event: &Event) -> Option<String> {
+    Some(match event {
         Event::Started(started) => format!("+{}", started.id.0),
         Event::Finished(exchange) => finished(exchange),
         Event::Abandoned(id) => format!("-{}", id.0),
+        Event::Lost(_) => return None,
         Event::Opaque => "opaque".into(),
-    }
+    })
 }
 
 fn finished(exchange: &Exchange) -> String {

@@ -156,6 +156,31 @@ fn a_response_without_a_request_does_not_wait_for_ever() {
 }
 
 #[test]
+fn a_server_answers_nothing_that_it_has_not_received() {
+    let unasked = response("HTTP/1.1 408 Timeout\r\nContent-Length: 0\r\n\r\n");
+    let steps = [
+        get("/a"),
+        ok(""),
+        unasked,
+        get("/b"),
+        ok("hi"),
+        get("/c"),
+        ok("c"),
+    ];
+    assert_eq!(
+        server(&steps),
+        [
+            "+0",
+            "0 GET /a 200 req=0 res=0 @2",
+            "+1",
+            "1 GET /b 200 req=0 res=2 @5",
+            "+2",
+            "2 GET /c 200 req=0 res=1 @7"
+        ]
+    );
+}
+
+#[test]
 fn joining_in_mid_stream() {
     for direction in [Direction::Received, Direction::Sent] {
         // The rest of a response, and a request body, precede the first head that is seen.
@@ -205,22 +230,17 @@ fn joining_in_mid_stream() {
 }
 
 #[test]
-fn an_uncertain_entry_never_mispairs() {
-    // The response to /a was passed over before its request showed up; /b must not be taken for its request.
+fn a_connection_that_pipelines_visibly_while_uncertain_is_given_up() {
+    // The response to /a was passed over before its request showed up; the one to /b must not be taken for it.
     let steps = [ok("a"), get("/a"), get("/b"), ok("b"), get("/c"), ok("c")];
-    assert_eq!(joined_late(Direction::Sent, &steps), ["+0", "-0", "opaque"]);
-
-    // The response to an earlier request is still under way: the second one has no request, so the place is lost.
-    let steps = [get("/b"), ok("a"), ok("b"), get("/c"), ok("c")];
-    let events = joined_late(Direction::Received, &steps);
     assert_eq!(
-        events,
-        [
-            "+0",
-            "0 GET /b 200 req=0 res=1 @2",
-            "+1",
-            "1 GET /c 200 req=0 res=1 @5"
-        ]
+        joined_late(Direction::Sent, &steps),
+        ["+0", "+1", "-0", "-1", "opaque"]
+    );
+    let steps = [get("/a"), get("/b"), get("/c"), ok("a")];
+    assert_eq!(
+        joined_late(Direction::Received, &steps),
+        ["+0", "+1", "-0", "-1", "opaque"]
     );
 
     // After one exchange in step, pipelining is fine again.
@@ -234,5 +254,21 @@ fn an_uncertain_entry_never_mispairs() {
     assert_eq!(
         joined_late(Direction::Sent, &[ok("a"), get("/a"), Step::ResponseClose]),
         ["+0", "-0"]
+    );
+}
+
+/// The documented limit, not what is wanted: that /a is under way cannot be seen, so /b gets its response. What comes
+/// next without a request shows that something was amiss, and pairs are right from then on.
+#[test]
+fn a_connection_that_was_pipelining_before_it_was_joined_mispairs_until_a_response_is_left_over() {
+    let steps = [get("/b"), ok("from /a"), ok("b"), get("/c"), ok("c")];
+    assert_eq!(
+        joined_late(Direction::Received, &steps),
+        [
+            "+0",
+            "0 GET /b 200 req=0 res=7 @2",
+            "+1",
+            "1 GET /c 200 req=0 res=1 @5"
+        ]
     );
 }

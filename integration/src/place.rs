@@ -1,0 +1,116 @@
+//! Where things are: the checkout, the fixtures, build results, and the tools that the tests drive.
+
+use anyhow::{Context, Result, bail};
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+/// The root of the checkout.
+pub fn workspace() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_path_buf()
+}
+
+/// A file of `integration/fixtures/`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(name)
+}
+
+/// The agent under test: `PILOTFISH_BIN`, or the release build of this checkout.
+pub fn agent_binary() -> Result<PathBuf> {
+    let path = env::var_os("PILOTFISH_BIN").map_or_else(
+        || workspace().join("target/release/pilotfish"),
+        PathBuf::from,
+    );
+    if !path.is_file() {
+        bail!(
+            "the agent is not built: no file {}; run `cargo build --release`, or set PILOTFISH_BIN",
+            path.display()
+        );
+    }
+    path.canonicalize()
+        .with_context(|| format!("cannot resolve {}", path.display()))
+}
+
+/// Looks a tool up: first among those that `cargo xtask setup` put under `target/tools`, then in `PATH`, then in
+/// the system directories that are not in everyone's `PATH`.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let venv = workspace().join("target/tools/venv");
+    let in_path: Vec<PathBuf> =
+        env::var_os("PATH").map_or_else(Vec::new, |paths| env::split_paths(&paths).collect());
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    [venv.join("bin")]
+        .into_iter()
+        .chain(in_path)
+        .chain(system)
+        .map(|folder| folder.join(name))
+        .chain(packaged_in_venv(&venv, name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// The Python package `rotel` ships its collector as `rotel/rotel-agent` and no script for it.
+fn packaged_in_venv(venv: &Path, name: &str) -> Option<PathBuf> {
+    let versions = venv.join("lib").read_dir().ok()?;
+    versions
+        .flatten()
+        .map(|version| {
+            version
+                .path()
+                .join("site-packages")
+                .join(name)
+                .join(format!("{name}-agent"))
+        })
+        .next()
+}
+
+/// A command for a tool that the trial declared as a need.
+pub fn command(name: &str) -> Result<Command> {
+    Ok(Command::new(tool(name).with_context(|| {
+        format!("{name} is not installed; run `cargo xtask setup`")
+    })?))
+}
+
+/// The folder of compiled fixtures, kept between runs.
+pub fn compiled() -> Result<PathBuf> {
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    let folder = target.join("fixtures");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    folder
+        .canonicalize()
+        .with_context(|| format!("cannot resolve {}", folder.display()))
+}
+
+/// Makes `product` from the fixture `source` unless it is there and newer.
+pub fn build(
+    source: &str,
+    product: &str,
+    compile: impl FnOnce(&Path, &Path) -> Result<Command>,
+) -> Result<PathBuf> {
+    let source = fixture(source);
+    let product = compiled()?.join(product);
+    if modified(&product) > modified(&source) {
+        return Ok(product);
+    }
+    let mut command = compile(&source, &product)?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    if !output.status.success() {
+        bail!(
+            "{command:?} failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(product)
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata()
+        .and_then(|metadata| metadata.modified())
+        .ok()
+}
