@@ -8,7 +8,8 @@ use aya_ebpf::{
 use core::{ffi::c_void, ptr};
 use pilotfish_abi::{Counter, Header};
 
-/// Bytes waiting in the ring buffer at which the reader is woken before its timer; set by the loader.
+/// The reader is woken before its timer whenever the bytes waiting in the ring buffer pass a multiple of this power
+/// of two; set by the loader.
 #[unsafe(no_mangle)]
 static WAKE_AT_BYTES: u32 = 0x8_0000;
 
@@ -21,16 +22,16 @@ pub fn now() -> u64 {
 
 /// Sends `size` bytes that start with a header for `slot`.
 ///
-/// The reader polls on a timer: waking it for every record would cost more than everything else together.
+/// The reader polls on a timer: a wake-up is an interrupt, and one for every record would cost more than everything
+/// else together.
 #[inline(always)]
 pub fn deliver(slot: u32, record: *const c_void, size: u64) {
     maps::count(slot, Counter::Produced, 1);
     let ring = ptr::from_ref(&RECORDS).cast_mut().cast();
     // SAFETY: the map is a ring buffer and `record` is readable for `size` bytes, which the verifier proves.
     let result = unsafe {
-        let wake_at = u64::from(ptr::read_volatile(&raw const WAKE_AT_BYTES));
         let waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into());
-        let flags = if waiting >= wake_at {
+        let flags = if passes_mark(waiting, size) {
             BPF_RB_FORCE_WAKEUP
         } else {
             BPF_RB_NO_WAKEUP
@@ -40,6 +41,17 @@ pub fn deliver(slot: u32, record: *const c_void, size: u64) {
     if result != 0 {
         maps::count(slot, Counter::RingFull, 1);
     }
+}
+
+/// Whether a record takes the waiting bytes past a multiple of the wake-up mark. A mark that two racing CPUs both
+/// miss is made up for by the next one.
+#[inline(always)]
+fn passes_mark(waiting: u64, size: u64) -> bool {
+    // SAFETY: a plain global; volatile because the loader replaces it.
+    let mark = u64::from(unsafe { ptr::read_volatile(&raw const WAKE_AT_BYTES) });
+    // The ring buffer adds a header of eight bytes and rounds up to eight.
+    let taken = (size + 15) & !7;
+    (waiting & mark.wrapping_sub(1)) + taken >= mark
 }
 
 /// Sends a record without payload.
