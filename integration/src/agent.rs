@@ -8,7 +8,8 @@ use crate::scene::{Scene, free_port};
 use crate::span::{self, Kind, Span};
 use crate::tally::Tally;
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -47,6 +48,8 @@ pub struct Setup<'a> {
 #[derive(Debug)]
 pub struct Agent {
     process: Process,
+    /// The agent itself, which may be a descendant of `process`.
+    pid: u32,
     port: u16,
     print_file: PathBuf,
 }
@@ -119,6 +122,16 @@ impl<'a> Setup<'a> {
             .fold(setup, |setup, pid| setup.arg("--pid").arg(pid.to_string())))
     }
 
+    /// `pilotfish sidecar` of the pid namespace that `container` leads into.
+    pub fn sharing_namespace(scene: &'a Scene, container: Vec<OsString>) -> Result<Self> {
+        ensure!(
+            !container.is_empty(),
+            "an unscoped agent would observe the whole machine"
+        );
+        let setup = Self::new(scene, "sidecar")?;
+        Ok(setup.wrapped(container, &place::agent_binary()?))
+    }
+
     /// `pilotfish run -- COMMAND`.
     pub fn running(scene: &'a Scene, command: &Command) -> Result<Self> {
         let mut setup = Self::new(scene, "run")?;
@@ -173,8 +186,12 @@ impl<'a> Setup<'a> {
         self
     }
 
+    fn binary(&self) -> Result<PathBuf> {
+        self.binary.clone().map_or_else(place::agent_binary, Ok)
+    }
+
     fn spawn(&self) -> Result<Process> {
-        let binary = self.binary.clone().map_or_else(place::agent_binary, Ok)?;
+        let binary = self.binary()?;
         let mut command = command_in_clean_environment(&self.wrapper, &binary);
         command.args(&self.arguments);
         command.args(["--ring-bytes", &self.ring_bytes.to_string()]);
@@ -194,12 +211,18 @@ impl<'a> Setup<'a> {
 
     /// Starts the agent and waits until it is ready.
     pub fn start(self) -> Result<Agent> {
+        let process = self.spawn()?;
         let mut agent = Agent {
-            process: self.spawn()?,
+            pid: process.pid(),
+            process,
             port: self.port,
             print_file: self.print_file.clone(),
         };
         agent.wait_until_ready()?;
+        agent.pid = agent
+            .process
+            .descendant_running(&self.binary()?)
+            .context("the agent is ready but its process is not found")?;
         let loaded = self.scene.remember_loaded(agent.pid())?;
         ensure!(
             loaded > 0,
@@ -225,14 +248,14 @@ impl<'a> Setup<'a> {
         Ok((status, spans, process.log()))
     }
 
-    /// Starts an agent that must refuse: ends by itself with a failure, without a panic. Gives back its log.
+    /// Starts an agent that must refuse: ends by itself with exit code 1, without a panic. Gives back its log.
     pub fn refused(self) -> Result<String> {
         let mut process = self.spawn()?;
         let status = process.wait(START_LIMIT)?;
         let log = process.log();
         ensure!(
-            status.code().is_some_and(|code| code != 0),
-            "expected a failure, got {status}; log:\n{log}"
+            status.code() == Some(1),
+            "expected exit code 1, got {status}; log:\n{log}"
         );
         ensure!(!log.contains("panicked"), "the agent panicked:\n{log}");
         ensure!(!log.trim().is_empty(), "the agent refused without a word");
@@ -297,7 +320,7 @@ impl Agent {
 
     /// Process id.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.pid
     }
 
     /// Address of one of its pages.
@@ -367,7 +390,8 @@ impl Agent {
     }
 
     fn end(mut self, metrics: Metrics) -> Result<Finished> {
-        let status = self.process.stop(Signal::SIGTERM, END_LIMIT)?;
+        kill(Pid::from_raw(self.pid as i32), Signal::SIGTERM)?;
+        let status = self.process.wait(END_LIMIT)?;
         let log = self.process.log();
         ensure!(
             status.success(),

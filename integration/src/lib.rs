@@ -11,6 +11,7 @@ pub mod agent;
 pub mod client;
 pub mod load;
 pub mod metrics;
+pub mod namespace;
 pub mod nginx;
 pub mod place;
 pub mod process;

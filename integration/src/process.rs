@@ -4,7 +4,9 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::{prctl, signal};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -53,6 +55,19 @@ impl Process {
     /// Process id, which is also the id of the group.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process or descendant that runs this executable; wrappers such as nsenter stay as its parent.
+    pub fn descendant_running(&self, executable: &Path) -> Option<u32> {
+        let wanted = identity(executable)?;
+        let mut candidates = vec![self.pid()];
+        while let Some(pid) = candidates.pop() {
+            if identity(Path::new(&format!("/proc/{pid}/exe"))) == Some(wanted) {
+                return Some(pid);
+            }
+            candidates.extend(children(pid).unwrap_or_default());
+        }
+        None
     }
 
     /// Sends `signal` to the process alone.
@@ -128,6 +143,21 @@ impl Drop for Process {
         let _ = killpg(self.nix_pid(), Signal::SIGKILL);
         let _ = self.child.wait();
     }
+}
+
+/// Device and inode: a path means something else in another mount namespace.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = path.metadata().ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Children of a process.
+pub fn children(pid: u32) -> Result<BTreeSet<u32>> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    text.split_whitespace()
+        .map(|word| word.parse().context("a process id"))
+        .collect()
 }
 
 /// Looks again until `probe` gives a value, at most `limit`.

@@ -1,5 +1,6 @@
 //! Trials: collected by subject, run one after the other, ignored loudly when the machine cannot run them.
 
+use crate::namespace;
 use crate::place;
 use crate::scene::Scene;
 use anyhow::Result;
@@ -17,6 +18,10 @@ pub enum Need {
     Bpf,
     /// User id 0 with the right to become another user.
     Root,
+    /// The pid namespace of the machine, not of a container.
+    HostPidNamespace,
+    /// A mounted hierarchy of control groups, version 2.
+    Cgroup2,
     /// A program.
     Tool(&'static str),
 }
@@ -26,6 +31,8 @@ impl Need {
         match self {
             Self::Bpf => effective_capabilities() & BPF_CAPABILITIES == BPF_CAPABILITIES,
             Self::Root => nix::unistd::geteuid().is_root(),
+            Self::HostPidNamespace => namespace::is_the_hosts(),
+            Self::Cgroup2 => namespace::unified_mount().is_some(),
             Self::Tool(name) => place::tool(name).is_some(),
         }
     }
@@ -36,6 +43,8 @@ impl fmt::Display for Need {
         match self {
             Self::Bpf => formatter.write_str("CAP_BPF and CAP_PERFMON"),
             Self::Root => formatter.write_str("root"),
+            Self::HostPidNamespace => formatter.write_str("the host's pid namespace"),
+            Self::Cgroup2 => formatter.write_str("a mounted cgroup2"),
             Self::Tool(name) => write!(formatter, "the program {name}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use integration::agent::Setup;
-use integration::process::wait_for;
+use integration::process::{children, wait_for};
 use integration::scene::free_port;
 use integration::server::{self, Server, gunicorn, kind, wait_until_answers};
 use integration::{Agent, Kind, Outcome, Scene, Span, Tally, Trials, load, place};
@@ -59,14 +59,6 @@ fn replace_workers(server: &Server, old: &BTreeSet<u32>) -> Result<()> {
         Ok((now.len() == 2 && now.is_disjoint(old)).then_some(()))
     })?;
     wait_until_answers(server.port, || true)
-}
-
-fn children(pid: u32) -> Result<BTreeSet<u32>> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    text.split_whitespace()
-        .map(|word| word.parse().context("a process id"))
-        .collect()
 }
 
 /// The agent is there before the first instruction of the server, so nothing at all is missed.

@@ -1,5 +1,6 @@
-//! The project's own commands: `cargo xtask setup | test | demo`.
+//! The project's own commands: `cargo xtask setup | test | demo | bench`.
 
+mod bench;
 mod command;
 mod demo;
 mod setup;
@@ -29,6 +30,8 @@ enum Task {
     Test(test::Options),
     /// Trace nginx and a Python application in a container, and show what was seen
     Demo(demo::Options),
+    /// Measure what observation costs, and print it beside the budgets (as root)
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::run(&workspace, &options).map(|()| true),
         Task::Test(options) => test::run(&workspace, &options),
         Task::Demo(options) => demo::run(&workspace, &options),
+        Task::Bench(options) => bench::run(&workspace, &options).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
