@@ -98,6 +98,18 @@ fn first_state(socket: *mut c_void, scope: Scope, family: Family, way: Way, tota
     flow
 }
 
+/// Position of the opposite stream. To be asked before [`advance`]: of two operations that run at a time, at most one
+/// then knows of the other, and no two records can wait for each other.
+#[inline(always)]
+pub fn opposite(flow: &Flow, way: Way) -> u64 {
+    let position = match way {
+        Way::Send => &raw const flow.received,
+        Way::Receive => &raw const flow.sent,
+    };
+    // SAFETY: a field of the socket's storage; volatile so that the load stays before the addition.
+    unsafe { ptr::read_volatile(position) }
+}
+
 /// Takes note of an operation and gives the stream offset of its first byte.
 ///
 /// TCP's own sequence numbers decide: they also count what no tracepoint shows (splice out of a socket, a process

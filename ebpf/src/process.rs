@@ -34,7 +34,7 @@ fn forked(parent: *mut task_struct, child: *mut task_struct) -> Option<()> {
         return None;
     }
     if is_process {
-        output::deliver_header(&Header {
+        deliver(&Header {
             offset: u64::from(inherited.tgid),
             ..process_header(
                 Kind::Fork,
@@ -59,7 +59,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn executed(task: *mut task_struct) {
     if let Some(scope) = scope::of(task) {
-        output::deliver_header(&process_header(Kind::Exec, scope, task));
+        deliver(&process_header(Kind::Exec, scope, task));
         return;
     }
     // Not in scope: a process that entered a container from outside (`docker exec`) is met here first.
@@ -72,7 +72,7 @@ fn executed(task: *mut task_struct) {
             tgid: kernel::agent_view_of_pid(task),
         };
         if scope::put(task, entered) {
-            output::deliver_header(&process_header(Kind::Exec, entered, task));
+            deliver(&process_header(Kind::Exec, entered, task));
         } else {
             maps::count(slot, Counter::ScopeStorage, 1);
         }
@@ -81,7 +81,7 @@ fn executed(task: *mut task_struct) {
     if kernel::reports_newcomers() {
         let tgid = kernel::agent_view_of_pid(task);
         if tgid != 0 {
-            output::deliver_header(&process_header(
+            deliver(&process_header(
                 Kind::Newcomer,
                 Scope { slot: 0, tgid },
                 task,
@@ -101,9 +101,15 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
 fn exited(task: *mut task_struct) -> Option<()> {
     let scope = scope::of(task)?;
     if kernel::group_is_dead(task) {
-        output::deliver_header(&process_header(Kind::Exit, scope, task));
+        deliver(&process_header(Kind::Exit, scope, task));
     }
     Some(())
+}
+
+#[inline(always)]
+fn deliver(header: &Header) {
+    maps::count(header.slot, Counter::Process, 1);
+    output::deliver_header(header);
 }
 
 #[inline(always)]

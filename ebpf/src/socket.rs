@@ -68,6 +68,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     }
     let total = u64::from(result.unsigned_abs());
     let flow = flow::observed(socket, scope, family, way, total)?;
+    let opposite = flow::opposite(flow, way);
     let offset = flow::advance(flow, socket, way, total);
 
     // SAFETY: no arguments.
@@ -81,6 +82,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     };
     fill(&mut scratch.header, kind, socket, scope, family);
     scratch.header.offset = offset;
+    scratch.header.opposite = opposite;
     scratch.header.total = total as u32;
 
     let discarded = way == Way::Receive && flags & MSG_TRUNC != 0;
@@ -126,6 +128,7 @@ fn peer_ended(socket: *mut c_void, scope: Scope, family: Family) {
         let mut header = Header::default();
         fill(&mut header, Kind::ReceiveEnd, socket, scope, family);
         header.offset = flow.received;
+        header.opposite = flow.sent;
         output::deliver_header(&header);
     }
 }
@@ -160,9 +163,9 @@ fn state_changed(socket: *mut c_void, state: i32) -> Option<()> {
         family,
     );
     header.offset = flow.sent;
+    header.opposite = flow.received;
     if state == TCP_CLOSE {
         header.total = flow::unread(socket);
-        header.received = flow.received;
     }
     output::deliver_header(&header);
     Some(())
@@ -197,7 +200,6 @@ fn fill(header: &mut Header, kind: Kind, socket: *mut c_void, scope: Scope, fami
     header.tgid = scope.tgid;
     header.total = 0;
     header.captured = 0;
-    header.received = 0;
     // SAFETY: helpers without side effects on valid arguments; members by BTF.
     unsafe {
         header.cookie = bpf_get_socket_cookie(socket);

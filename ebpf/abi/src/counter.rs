@@ -32,6 +32,8 @@ macro_rules! counters {
 counters! {
     /// Records that a program set out to deliver.
     Produced => "records_produced", "Records that a program set out to deliver to user space.";
+    /// Records about processes, among those produced.
+    Process => "records_of_processes", "Records about forks, executions and exits, among those produced.";
     /// Records that the full ring buffer refused.
     RingFull => "records_lost_ring_full", "Records lost because the ring buffer was full.";
     /// Bytes of operations beyond the capture limit.

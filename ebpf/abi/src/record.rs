@@ -12,7 +12,7 @@ pub enum Kind {
     SendEnd = 3,
     /// The peer will send no more (a read returned 0).
     ReceiveEnd = 4,
-    /// The transport is closed; `offset` is the total sent, `received` the total received, `total` the bytes that have arrived and were not read
+    /// The transport is closed; `offset` is the total sent, `opposite` the total received, `total` the bytes that have arrived and were not read
     /// yet: the process may still read them. The thread is whichever ran at the time.
     Close = 5,
     /// A process of the container forked; `tgid` is the child, `tid` the child's thread key,
@@ -125,8 +125,9 @@ pub struct Header {
     pub local: [u8; 16],
     /// Peer's address, network byte order.
     pub remote: [u8; 16],
-    /// On `Close`, the total received, so that a lost last record shows as a gap; zero otherwise.
-    pub received: u64,
+    /// Position of the opposite stream before the operation: what had moved there has a record of its own, so that
+    /// a lost record is noticed by the next one of either direction, and a request that overtakes a response shows.
+    pub opposite: u64,
 }
 
 impl Header {

@@ -202,7 +202,7 @@ impl Pipeline {
             cookie,
             time,
             total,
-            received,
+            opposite: received,
             ..
         } = record.header;
         let Some(flow) = self.flows.get_mut(&cookie) else {
@@ -320,5 +320,7 @@ fn operation<'a>(kind: Kind, header: &Header, bytes: &'a [u8]) -> Operation<'a> 
         // The kernel tells of an end on whichever thread runs at the time.
         tid: if carries_bytes { header.tid } else { 0 },
         end: !carries_bytes,
+        // The end of one direction waits for nothing in the other.
+        opposite: if carries_bytes { header.opposite } else { 0 },
     }
 }

@@ -1,7 +1,8 @@
 //! Two directional byte streams out of records that may be late, repeated or lost.
 //!
-//! A record whose offset is the expected one passes through without a copy. One that comes too early is held, with
-//! everything of its flow that follows it, so that both directions keep their order. A hole that is not filled
+//! A record whose offset is the expected one passes through without a copy, if everything that the opposite direction
+//! had moved before it is there too. One that comes too early is held, with everything of its flow that follows it,
+//! so that both directions keep their order. A hole that is not filled
 //! within the bounds becomes a gap of known length.
 //!
 //! A flow whose very first record is missing has been joined at a later offset: what precedes the first record of
@@ -36,6 +37,8 @@ pub(crate) struct Operation<'a> {
     pub(crate) tid: u32,
     /// No byte follows in this direction.
     pub(crate) end: bool,
+    /// Offset that the opposite direction had reached before.
+    pub(crate) opposite: u64,
 }
 
 /// What the streams consist of, in order.
@@ -99,6 +102,7 @@ struct Held {
     time: u64,
     tid: u32,
     end: bool,
+    opposite: u64,
 }
 
 impl Held {
@@ -111,6 +115,7 @@ impl Held {
             time,
             tid,
             end,
+            opposite,
         } = operation;
         Self {
             direction,
@@ -120,6 +125,7 @@ impl Held {
             time,
             tid,
             end,
+            opposite,
         }
     }
 
@@ -132,6 +138,7 @@ impl Held {
             time,
             tid,
             end,
+            opposite,
         } = self;
         Operation {
             direction,
@@ -141,6 +148,7 @@ impl Held {
             time,
             tid,
             end,
+            opposite,
         }
     }
 }
@@ -178,8 +186,14 @@ impl Reassembly {
 
     /// Takes one operation; what has become known goes to `out`.
     pub(crate) fn push(&mut self, operation: Operation<'_>, out: &mut impl Pieces) {
-        let in_order = self.cursor(operation.direction).accepts(operation.offset);
-        if in_order && (self.held.is_empty() || self.is_blocked(operation.direction)) {
+        let Operation {
+            direction,
+            offset,
+            opposite,
+            ..
+        } = operation;
+        let in_order = self.missing(direction, offset, opposite).is_none();
+        if in_order && (self.held.is_empty() || self.is_blocked(direction)) {
             self.deliver(operation, out);
             self.drain(out);
         } else {
@@ -227,11 +241,30 @@ impl Reassembly {
         }
     }
 
+    /// The direction in which bytes are missing before an operation; its own first.
+    fn missing(&self, direction: Direction, offset: u64, opposite: u64) -> Option<Direction> {
+        let (own, other) = match direction {
+            Direction::Sent => (&self.sent, &self.received),
+            Direction::Received => (&self.received, &self.sent),
+        };
+        if !own.accepts(offset) {
+            Some(direction)
+        } else if !other.accepts(opposite) {
+            Some(direction.opposite())
+        } else {
+            None
+        }
+    }
+
+    fn missing_before(&self, held: &Held) -> Option<Direction> {
+        self.missing(held.direction, held.offset, held.opposite)
+    }
+
     /// True if the hole that everything waits for is in this direction.
     fn is_blocked(&self, direction: Direction) -> bool {
         self.held
             .first()
-            .is_some_and(|held| held.direction == direction)
+            .is_some_and(|first| self.missing_before(first) == Some(direction))
     }
 
     fn hold(&mut self, operation: Operation<'_>, out: &mut impl Pieces) {
@@ -262,21 +295,28 @@ impl Reassembly {
         let Some(first) = self.held.first() else {
             return;
         };
-        let (direction, time, tid) = (first.direction, first.time, first.tid);
-        let same = self.held.iter().filter(|held| held.direction == direction);
-        let target = same.map(|held| held.offset).min().unwrap_or(first.offset);
-        if target > self.cursor(direction).next {
+        if let Some(direction) = self.missing_before(first) {
+            let hole = Moment {
+                time: first.time,
+                tid: first.tid,
+                unwitnessed: true,
+                ..Moment::default()
+            };
+            let next = self.cursor(direction).next;
+            // What each held record shows of this direction; the nearest place that is known again.
+            let known = self.held.iter().map(|held| {
+                if held.direction == direction {
+                    held.offset
+                } else {
+                    held.opposite
+                }
+            });
+            let target = known.filter(|&known| known > next).min().unwrap_or(next);
             if !self.is_beginning(direction, out) {
                 let stats = &mut out.account().stats;
                 stats.holes = stats.holes.saturating_add(1);
                 count_gap(self.cursor(direction), target, stats);
             }
-            let hole = Moment {
-                time,
-                tid,
-                unwitnessed: true,
-                ..Moment::default()
-            };
             self.skip_to(direction, target, hole, out);
         }
         self.drain(out);
@@ -303,16 +343,15 @@ impl Reassembly {
         }
     }
 
-    /// The earliest held record that closes up, unless one of the other direction waits before it.
+    /// The first held record if nothing is missing before it, else the earliest one of the direction that it waits for
+    /// and that can be delivered.
     fn next_deliverable(&self) -> Option<usize> {
-        let blocked = self.held.first()?.direction;
-        let cursor = match blocked {
-            Direction::Sent => &self.sent,
-            Direction::Received => &self.received,
+        let Some(missing) = self.missing_before(self.held.first()?) else {
+            return Some(0);
         };
         self.held
             .iter()
-            .position(|held| held.direction == blocked && cursor.accepts(held.offset))
+            .position(|held| held.direction == missing && self.missing_before(held).is_none())
     }
 
     fn deliver(&mut self, operation: Operation<'_>, out: &mut impl Pieces) {
@@ -324,6 +363,7 @@ impl Reassembly {
             time,
             tid,
             end,
+            opposite: _,
         } = operation;
         let cursor = self.cursor(direction);
         if cursor.ended {

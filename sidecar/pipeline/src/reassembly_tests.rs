@@ -63,7 +63,20 @@ fn operation(direction: Direction, offset: u64, bytes: &[u8], time: u64) -> Oper
         time,
         tid: 1,
         end: false,
+        opposite: 0,
     }
+}
+
+/// The same, after the opposite direction had come to `opposite`.
+fn after(opposite: u64, operation: Operation<'_>) -> Operation<'_> {
+    Operation {
+        opposite,
+        ..operation
+    }
+}
+
+fn received(offset: u64, bytes: &[u8], time: u64) -> Operation<'_> {
+    operation(Direction::Received, offset, bytes, time)
 }
 
 fn sent(offset: u64, bytes: &[u8], time: u64) -> Operation<'_> {
@@ -296,11 +309,16 @@ proptest! {
         operations.extend(cut(Direction::Received, &bytes, &two, 1));
         operations.sort_by_key(|operation| operation.3);
         // Each record moves by fewer places than a flow holds records.
+        let moved_before = |index: usize, direction: Direction| -> u64 {
+            let of = operations[..index].iter().filter(|(of, ..)| *of != direction);
+            of.map(|(_, _, bytes, _)| bytes.len() as u64).sum()
+        };
         let mut order: Vec<_> = operations.iter().enumerate().collect();
         order.sort_by_key(|(index, _)| index + displacement[index % displacement.len()]);
         let (mut streams, mut out) = (Reassembly::default(), Output::default());
-        for (_, (direction, offset, bytes, time)) in order {
-            streams.push(operation(*direction, *offset, bytes, *time), &mut out);
+        for (index, (direction, offset, bytes, time)) in order {
+            let opposite = moved_before(index, *direction);
+            streams.push(after(opposite, operation(*direction, *offset, bytes, *time)), &mut out);
         }
         let expected: Vec<_> = bytes.iter().copied().map(Some).collect();
         prop_assert_eq!(out.stream(Direction::Sent), expected.clone());
@@ -345,17 +363,58 @@ proptest! {
     /// Operations that no kernel would report are harmless.
     #[test]
     fn nonsense_is_harmless(
-        operations in proptest::collection::vec((any::<bool>(), any::<u64>(), any::<u32>(), any::<u64>(), any::<bool>()), 0..60),
+        operations in proptest::collection::vec((any::<bool>(), any::<u64>(), any::<u32>(), any::<u64>(), any::<bool>(), any::<u64>()), 0..60),
     ) {
         let (mut streams, mut out) = (Reassembly::default(), Output::default());
-        for (is_sent, offset, total, time, end) in operations {
+        for (is_sent, offset, total, time, end, opposite) in operations {
             let direction = if is_sent { Direction::Sent } else { Direction::Received };
             let bytes = &[7; 32][..total.min(32) as usize];
-            streams.push(Operation { total: total.into(), end, ..operation(direction, offset, bytes, time) }, &mut out);
+            streams.push(Operation { total: total.into(), end, opposite, ..operation(direction, offset, bytes, time) }, &mut out);
             streams.on_tick(time, &mut out);
             prop_assert!(streams.held.len() <= MAX_HELD_RECORDS);
         }
         streams.flush(&mut out);
         prop_assert!(!streams.is_waiting());
     }
+}
+
+#[test]
+fn what_the_other_direction_had_moved_comes_first() {
+    let (mut streams, mut out) = (Reassembly::default(), Output::default());
+    streams.push(received(0, b"ask", 1), &mut out);
+    // The record of the next request overtakes that of the answer.
+    streams.push(after(6, received(3, b"more", 3)), &mut out);
+    streams.push(after(3, sent(0, b"answer", 2)), &mut out);
+    let order: Vec<_> = out
+        .pieces
+        .iter()
+        .map(|(direction, ..)| *direction)
+        .collect();
+    assert_eq!(
+        order,
+        [Direction::Received, Direction::Sent, Direction::Received]
+    );
+    assert_eq!((out.stats().gaps, streams.is_waiting()), (0, false));
+}
+
+#[test]
+fn a_record_shows_what_was_lost_in_the_other_direction() {
+    let (mut streams, mut out) = (Reassembly::default(), Output::default());
+    streams.push(received(0, b"ask", 1), &mut out);
+    streams.push(after(6, received(3, b"more", 3)), &mut out);
+    streams.on_tick(3 + PATIENCE, &mut out);
+    let order: Vec<_> = out
+        .pieces
+        .iter()
+        .map(|(of, piece, _)| (*of, piece.clone()))
+        .collect();
+    assert_eq!(
+        order,
+        [
+            (Direction::Received, Out::Bytes(b"ask".to_vec())),
+            (Direction::Sent, Out::Gap(6)),
+            (Direction::Received, Out::Bytes(b"more".to_vec())),
+        ]
+    );
+    assert!(out.pieces[1].2.unwitnessed);
 }

@@ -159,7 +159,8 @@ pub struct FlowInfo {
 
 /// The parser of one flow.
 ///
-/// Bytes of one direction arrive in stream order; each call carries (a piece of) one operation. A parser never
+/// Bytes of one direction arrive in stream order; each call carries (a piece of) one operation. Before it came all that
+/// the other direction had moved by then, as bytes or as a gap. A parser never
 /// panics, bounds what it keeps, and after a gap finds its feet at the next provable message boundary or stays
 /// silent.
 pub trait Parser: Send {

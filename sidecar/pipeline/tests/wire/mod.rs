@@ -261,13 +261,15 @@ impl Wire {
     }
 
     pub fn send(&mut self, time: u64, text: &str) -> Packet {
-        let packet = self.packet(RecordKind::Send, time, self.sent, text.as_bytes());
+        let mut packet = self.packet(RecordKind::Send, time, self.sent, text.as_bytes());
+        packet.header.opposite = self.received;
         self.sent += text.len() as u64;
         packet
     }
 
     pub fn receive(&mut self, time: u64, text: &str) -> Packet {
-        let packet = self.packet(RecordKind::Receive, time, self.received, text.as_bytes());
+        let mut packet = self.packet(RecordKind::Receive, time, self.received, text.as_bytes());
+        packet.header.opposite = self.sent;
         self.received += text.len() as u64;
         packet
     }
@@ -289,7 +291,7 @@ impl Wire {
     pub fn close_unread(&self, time: u64, unread: u32) -> Packet {
         let mut packet = self.packet(RecordKind::Close, time, self.sent, b"");
         packet.header.total = unread;
-        packet.header.received = self.received;
+        packet.header.opposite = self.received;
         (packet.header.tid, packet.header.local_port) = (0, 0);
         packet
     }

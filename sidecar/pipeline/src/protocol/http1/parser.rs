@@ -9,8 +9,8 @@
 //! when one exchange has completed before the next request. A connection that pipelines while uncertain, or that
 //! has pipelined and loses its place, is given up: which response answers what can no longer be proven.
 //!
-//! Two open requests alone are no proof of pipelining: the record of the first response may have been lost. A response
-//! that goes on after them without a gap is, and so are three.
+//! A request that begins while another is open proves pipelining: what had moved the other way before it was handed
+//! over before it, as bytes or as a gap, so that no lost response can look like one.
 //!
 //! Limit: a connection that was pipelining before it was joined, or within what was lost, and never shows two open
 //! requests afterwards pairs each request with the response before its own; order alone cannot tell it from keep-alive.
@@ -59,8 +59,6 @@ enum Trust {
     Certain,
     /// A response to a request that was never seen may be on its way.
     Uncertain,
-    /// Uncertain, and two requests are open: the connection pipelines, or the record of a response was lost.
-    Doubtful,
     /// Uncertain still, but an exchange has completed since.
     Answered,
 }
@@ -222,7 +220,6 @@ impl Http1 {
     /// Forgets the place in both streams.
     fn lose(&mut self, loss: Loss, events: &mut dyn Events) {
         self.tell_loss(loss, events);
-        let was_pipelined = self.pipelined || self.open.len() > 2;
         self.abandon_all(events);
         self.early = Early::default();
         self.request_head.clear();
@@ -230,7 +227,7 @@ impl Http1 {
         self.request = RequestState::Lost;
         self.response = ResponseState::Head;
         self.trust = Trust::Uncertain;
-        if was_pipelined {
+        if self.pipelined {
             self.give_up(events);
         }
     }
@@ -239,9 +236,7 @@ impl Http1 {
     fn lose_requests(&mut self, loss: Loss, events: &mut dyn Events) {
         self.tell_loss(loss, events);
         self.request = RequestState::Lost;
-        if self.trust != Trust::Doubtful {
-            self.trust = Trust::Uncertain;
-        }
+        self.trust = Trust::Uncertain;
     }
 
     fn tell_loss(&mut self, loss: Loss, events: &mut dyn Events) {

@@ -153,12 +153,10 @@ impl Http1 {
             }
             return Ok(());
         }
+        // All that moved the other way before this request was handed over before it: nothing was lost, it overtook.
+        self.pipelined = true;
         if !self.is_certain() {
-            // The next thing in the other direction shows what it is.
-            if self.open.len() > 1 {
-                return Err(Stop::Unprovable);
-            }
-            self.trust = Trust::Doubtful;
+            return Err(Stop::Unprovable);
         }
         if self.open.len() >= MAX_OPEN {
             Err(Stop::Lost(Loss::Unproven))

@@ -29,7 +29,6 @@ impl Http1 {
                 }
                 return Ok(());
             }
-            self.note_pipelining()?;
             rest = match &mut self.response {
                 ResponseState::Head => self.read_response_head(rest, at, events)?,
                 ResponseState::Body(body, status) => {
@@ -59,17 +58,6 @@ impl Http1 {
             _ if !self.is_certain() || !is_possible => Err(Stop::Lost(Loss::Unproven)),
             _ => Ok(true),
         }
-    }
-
-    /// A response goes on without a gap after a later request: no record was lost in between.
-    fn note_pipelining(&mut self) -> Result<(), Stop> {
-        if self.open.len() > 1 {
-            self.pipelined = true;
-            if self.trust == Trust::Doubtful {
-                return Err(Stop::Unprovable);
-            }
-        }
-        Ok(())
     }
 
     /// Reads the responses that came before their request, now that it is here.
@@ -164,7 +152,7 @@ impl Http1 {
         };
         let (id, awaits_continue) = (open.id, open.awaits_continue);
         self.response = ResponseState::Head;
-        if matches!(self.trust, Trust::Uncertain | Trust::Doubtful) {
+        if self.trust == Trust::Uncertain {
             self.trust = Trust::Answered;
         }
         events.event(Event::Finished(Box::new(open.finish(outcome))));
