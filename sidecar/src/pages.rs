@@ -134,10 +134,11 @@ impl AgentPages {
                 .unwrap_or_default()
                 .into_iter()
                 .collect();
-            let note = match counters.get(Counter::Produced) {
-                0 => Some("no socket of this container has carried data since it was found"),
-                _ => None,
-            };
+            let of_sockets = counters
+                .get(Counter::Produced)
+                .saturating_sub(counters.get(Counter::Process));
+            let note = (of_sockets == 0)
+                .then_some("no socket of this container has carried data since it was found");
             json!({
                 "slot": container.slot,
                 "resource": resource,

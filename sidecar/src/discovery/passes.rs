@@ -47,8 +47,7 @@ impl<W: ScopeWriter> Discovery<W> {
             }),
             Event::Newcomer { tgid } => self.with_pid(tgid, |discovery, pid| {
                 if discovery.table.get(pid).is_none() {
-                    // What was missed is counted; there is nothing else to do about it.
-                    let _ = discovery.admit(pid);
+                    discovery.admit_with_children(pid);
                 }
             }),
         }
@@ -90,12 +89,20 @@ impl<W: ScopeWriter> Discovery<W> {
         }
     }
 
+    /// Admits a process of which only its exec tells, and what it may have forked before that was heard here.
+    fn admit_with_children(&mut self, pid: i32) {
+        // What was missed is counted; there is nothing else to do about it.
+        if matches!(self.admit(pid), Ok(true)) && self.rounds().is_err() {
+            self.counters.inspection_failures += 1;
+        }
+    }
+
     fn on_exec(&mut self, pid: i32) {
-        // What was missed is counted.
-        let _ = match self.table.get(pid) {
-            Some(tracked) => self.executed(pid, tracked),
-            None => self.admit(pid).map(drop),
-        };
+        match self.table.get(pid) {
+            // What was missed is counted.
+            Some(tracked) => drop(self.executed(pid, tracked)),
+            None => self.admit_with_children(pid),
+        }
     }
 
     fn with_pid(&mut self, tgid: u32, act: impl FnOnce(&mut Self, i32)) {
@@ -166,7 +173,7 @@ fn refusal(pid: i32, missed: &Missed) -> DiscoveryError {
             "permission denied: grant CAP_SYS_PTRACE, or run as the same user as the process"
         }
         Missed::Failed => {
-            "/proc or a pidfd failed unexpectedly: run with RUST_LOG=debug for the error"
+            "/proc or a pidfd failed unexpectedly: run with PILOTFISH_LOG=debug for the error"
         }
         Missed::TableFull => "the process table is full: name fewer processes",
         Missed::SlotsTaken => "every container slot is taken: name fewer processes",
