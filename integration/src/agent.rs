@@ -1,12 +1,12 @@
 //! The agent under test: always scoped, always on ports and files of its own.
 
+use crate::finished::Finished;
 use crate::load;
 use crate::metrics::Metrics;
 use crate::place;
 use crate::process::{Process, wait_for};
 use crate::scene::{Scene, free_port};
-use crate::span::{self, Kind, Span};
-use crate::tally::Tally;
+use crate::span::{self, Span};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -52,17 +52,6 @@ pub struct Agent {
     pid: u32,
     port: u16,
     print_file: PathBuf,
-}
-
-/// What an agent left behind.
-#[derive(Debug)]
-pub struct Finished {
-    /// Every printed span, checked.
-    pub spans: Vec<Span>,
-    /// The last scrape before the end.
-    pub metrics: Metrics,
-    /// Its log.
-    pub log: String,
 }
 
 /// A command line of the agent that talks to nobody's container: `pilotfish check`, `replay` and the like.
@@ -263,43 +252,6 @@ impl<'a> Setup<'a> {
     }
 }
 
-impl Finished {
-    /// Fails unless the finished exchanges in one role are exactly those of `tally`; then says what was lost.
-    pub fn must_match(&self, tally: &Tally, kind: Kind) -> Result<()> {
-        let seen = Tally::of_spans(&self.spans, kind)?;
-        tally
-            .must_equal(&seen, "the tally", "spans")
-            .with_context(|| self.losses())
-    }
-
-    /// Every counter of the agent that tells of something missing.
-    pub fn losses(&self) -> String {
-        let telling = [
-            "_lost_",
-            "_gaps_",
-            "_holes_",
-            "_abandoned_",
-            "_unknown_",
-            "_opaque_",
-            "_malformed_",
-            "_unreadable_",
-            "_dropped_",
-        ];
-        let lines = self
-            .metrics
-            .page()
-            .lines()
-            .filter(|line| line.starts_with("pilotfish_"));
-        let nonzero = lines
-            .filter(|line| !line.ends_with(" 0") && telling.iter().any(|word| line.contains(word)));
-        format!(
-            "of {} records lost: {}",
-            self.metrics.produced().unwrap_or_default(),
-            nonzero.collect::<Vec<_>>().join(", ")
-        )
-    }
-}
-
 impl Agent {
     /// Starts an agent that watches the given processes.
     pub fn watch(scene: &Scene, pids: &[u32]) -> Result<Self> {
@@ -409,6 +361,7 @@ impl Agent {
 
     /// `kill -9`.
     pub fn kill(mut self) -> Result<()> {
-        self.process.stop(Signal::SIGKILL, END_LIMIT).map(drop)
+        kill(Pid::from_raw(self.pid as i32), Signal::SIGKILL)?;
+        self.process.wait(END_LIMIT).map(drop)
     }
 }

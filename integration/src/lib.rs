@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod finished;
 pub mod load;
 pub mod metrics;
 pub mod namespace;
@@ -23,7 +24,8 @@ pub mod tally;
 pub mod trial;
 pub mod wire;
 
-pub use agent::{Agent, Finished};
+pub use agent::Agent;
+pub use finished::Finished;
 pub use process::Process;
 pub use scene::Scene;
 pub use span::{Kind, Span};

@@ -91,11 +91,11 @@ pub fn in_own_pid_namespace() -> Result<Vec<OsString>> {
 /// Words that start a command in a mount namespace where empty directories cover these.
 pub fn hiding(folders: &[&str]) -> Result<Vec<OsString>> {
     let unshare = place::tool("unshare").context("unshare")?;
-    let mounts: String = folders
+    let mut script: String = folders
         .iter()
-        .map(|folder| format!("mount -t tmpfs none {folder} && "))
+        .flat_map(|folder| ["mount -t tmpfs none ", folder, " && "])
         .collect();
-    let script = format!(r#"{mounts}exec "$@""#);
+    script.push_str(r#"exec "$@""#);
     Ok([
         unshare.as_os_str(),
         "--mount".as_ref(),

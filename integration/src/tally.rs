@@ -42,6 +42,18 @@ impl fmt::Display for Outcome {
 pub struct Tally(BTreeMap<Outcome, u64>);
 
 impl Tally {
+    /// Reads what a client printed: lines of method, target and status; other lines are not counted.
+    pub fn of_lines(text: &str) -> Self {
+        let outcomes = text.lines().filter_map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let [method, target, status] = words[..] else {
+                return None;
+            };
+            Some(Outcome::new(method, target, status.parse().ok()?))
+        });
+        outcomes.collect()
+    }
+
     /// Counts one exchange.
     pub fn add(&mut self, outcome: Outcome) {
         *self.0.entry(outcome).or_default() += 1;
@@ -66,6 +78,14 @@ impl Tally {
             .filter(|(outcome, _)| outcome.status / 100 == class)
             .map(|(_, count)| count)
             .sum()
+    }
+
+    /// The tally with one outcome left out.
+    #[must_use]
+    pub fn without(&self, outcome: &Outcome) -> Self {
+        let mut rest = self.clone();
+        rest.0.remove(outcome);
+        rest
     }
 
     /// How often an outcome was seen.

@@ -1,10 +1,12 @@
 //! Faults around the agent: what cannot work is refused with a clear message, what can go on goes on.
 
 use anyhow::{Context, Result, ensure};
-use integration::agent::Setup;
+use integration::agent::{self, Setup};
+use integration::namespace::{hiding, wrapped};
 use integration::process::wait_for;
 use integration::scene::free_port;
 use integration::server::kind;
+use integration::trial::Need;
 use integration::{Agent, Kind, Process, Scene, Tally, Trials, load, place};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -25,6 +27,10 @@ pub(crate) fn register(trials: &mut Trials) {
     );
     trials.add("unreachable_collector", &["node"], unreachable_collector);
     trials.add("garbage_on_the_wire", &["python3"], garbage);
+    let hiding = ["bpftool", "unshare", "mount", "node"].map(Need::Tool);
+    let hiding = [&[Need::Bpf, Need::Root], &hiding[..]].concat();
+    trials.add_with("no_btf", &hiding, no_btf);
+    trials.add_with("no_tracefs", &hiding, no_tracefs);
     trials.add("command_not_found", &[], command_not_found);
     trials.add("exit_code_of_the_command", &["busybox"], exit_code);
 }
@@ -181,6 +187,49 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
         state as u8
     };
     (0..length).map(|_| next()).collect()
+}
+
+/// Without the kernel's types nothing can be loaded, and both commands name the file.
+fn no_btf(scene: &Scene) -> Result<()> {
+    const NAMED: &str = "/sys/kernel/btf/vmlinux";
+    let server = kind("node")?.start(scene)?;
+    let hidden = hiding(&["/sys"])?;
+    let log = Setup::watching(scene, &[server.pid()])?
+        .wrapped(hidden.clone(), &place::agent_binary()?)
+        .refused()?;
+    ensure!(log.contains(NAMED), "the message does not name it:\n{log}");
+    for arguments in [&["check"][..], &["check", "--json"]] {
+        let output = wrapped(&hidden, &agent::command(arguments)?)?.output()?;
+        let report = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.code() == Some(1),
+            "{arguments:?} ended with {}:\n{report}",
+            output.status
+        );
+        ensure!(
+            report.contains(NAMED),
+            "{arguments:?} does not name it:\n{report}"
+        );
+    }
+    Ok(())
+}
+
+/// Programs are attached by the kernel's types; tracefs and debugfs are not needed.
+fn no_tracefs(scene: &Scene) -> Result<()> {
+    let server = kind("node")?.start(scene)?;
+    let hidden = hiding(&["/sys/kernel/tracing", "/sys/kernel/debug"])?;
+    let agent = Setup::watching(scene, &[server.pid()])?
+        .wrapped(hidden.clone(), &place::agent_binary()?)
+        .start()?;
+    let check = wrapped(&hidden, &agent::command(&["check"])?)?.output()?;
+    ensure!(
+        check.status.success(),
+        "check ended with {}:\n{}",
+        check.status,
+        String::from_utf8_lossy(&check.stdout)
+    );
+    let tally = load::run(server.port, &load::mix(2, 10))?;
+    agent.finish()?.must_match(&tally, Kind::Server)
 }
 
 fn command_not_found(scene: &Scene) -> Result<()> {
