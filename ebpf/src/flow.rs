@@ -139,11 +139,13 @@ pub fn advance(flow: &mut Flow, socket: *mut c_void, way: Way, total: u64) -> u6
             *sequence = now;
             let upper_protocol: usize = kernel::load(tcp, Member::InetUpperProtocol);
             // One more than the bytes is the FIN, which has a number too and is passed by the read that meets it.
+            // Less than the bytes are numbered where a socket map carries them past TCP.
             if upper_protocol == 0 && since > total + 1 {
                 moved = since;
             }
         }
-        // Two threads may use one socket at a time.
+        // Two threads may use one socket at a time. If they do so without a lock of their own, so that their
+        // operations overlap, the order of the bytes is anyone's guess, the program's own included.
         maps::fetch_add(position, moved) + (moved - total)
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     capture, flow, kernel,
     maps::{self, SCRATCH, SETTINGS},
     output, scope,
-    syscall::{self, Data, Shape, Way},
+    syscall::{self, Data, Way},
 };
 use aya_ebpf::{
     helpers::generated::{
@@ -20,6 +20,8 @@ const SOCK_STREAM: u16 = 1;
 const IPPROTO_TCP: u16 = 6;
 /// Falls back to TCP on the wire unless both peers speak it; Go listens with it by default.
 const IPPROTO_MPTCP: u16 = 262;
+
+const RCV_SHUTDOWN: u8 = 1;
 
 const MSG_OOB: i32 = 0x1;
 const MSG_PEEK: i32 = 0x2;
@@ -61,7 +63,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     let family = stream_family(socket)?;
     let data = syscall::data(way, i64::from(result));
     if result <= 0 {
-        if way == Way::Receive && result == 0 && asked_for_bytes(data) {
+        if way == Way::Receive && result == 0 && receives_no_more(socket) {
             peer_ended(socket, scope, family);
         }
         return None;
@@ -116,10 +118,11 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     Some(())
 }
 
-/// A receive of nothing is the end of the stream, unless nothing was asked for.
+/// A receive of nothing is the end of the stream, unless nothing was asked for: the socket knows.
 #[inline(always)]
-fn asked_for_bytes(data: Data) -> bool {
-    !matches!(data.shape, Shape::Hidden(_)) && data.length != 0
+fn receives_no_more(socket: *const c_void) -> bool {
+    // SAFETY: a tracepoint's argument, members by BTF.
+    unsafe { kernel::load::<u8>(socket, Member::SockShutdown) & RCV_SHUTDOWN != 0 }
 }
 
 #[inline(always)]

@@ -46,6 +46,7 @@ members! {
     SockLocalV6 => "sock", "__sk_common.skc_v6_rcv_saddr";
     SockRemoteV6 => "sock", "__sk_common.skc_v6_daddr";
     SockNet => "sock", "__sk_common.skc_net.net";
+    SockShutdown => "sock", "sk_shutdown";
     SockType => "sock", "sk_type";
     SockProtocol => "sock", "sk_protocol";
     NetInode => "net", "ns.inum";

@@ -14,7 +14,7 @@ pub struct Scope {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Settings {
-    /// Non-zero while the slot is in use; the programs do nothing for a slot that is not.
+    /// Non-zero while the slot is in use: for one that is not, no socket operation is captured.
     pub enabled: u32,
     /// Bytes captured per operation, at most [`crate::MAX_CAPTURE`].
     pub capture: u32,
