@@ -26,10 +26,13 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
-use tokio::sync::mpsc as channel;
+use tokio::sync::{mpsc as channel, oneshot};
 
 /// Time for the exporters to send what they hold at the end; with the reader's last drain below two seconds.
 const FLUSH: Duration = Duration::from_millis(1500);
+
+/// The same at the end of a replay, which nobody waits for with a signal.
+const REPLAY_FLUSH: Duration = Duration::from_mins(1);
 
 /// What an agent is to do.
 pub struct Plan {
@@ -92,22 +95,26 @@ pub async fn trace(
     Ok(())
 }
 
-/// Writes records to a file until `until` completes.
+/// Writes records to a file until `until` completes or writing fails.
 pub async fn record(plan: Plan, file: &Path, until: impl Future<Output = ()>) -> Result<()> {
     let writer = Arc::new(Mutex::new(stream::Writer::create(file)?));
-    let failure = Arc::new(Mutex::new(None));
-    let consumer = FileConsumer::new(Arc::clone(&writer), Arc::clone(&failure));
+    let (failed, mut failure) = oneshot::channel();
+    let consumer = FileConsumer::new(Arc::clone(&writer), failed);
     let kernel = Kernel::start(&plan, consumer, FileRegistry { writer })?;
     tracing::info!(file = %file.display(), "recording");
     let stats = Arc::clone(&kernel.stats);
-    kernel.run(until).await?;
+    let mut error = None;
+    let end = async {
+        tokio::select! {
+            () = until => {}
+            Ok(failed) = &mut failure => error = Some(failed),
+        }
+    };
+    kernel.run(end).await?;
     let delivered = stats.delivered.load(Ordering::Relaxed);
     tracing::info!(records = delivered, "recorded");
-    match failure
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
-    {
+    // The last write may have failed too.
+    match error.or_else(|| failure.try_recv().ok()) {
         Some(error) => Err(error.into()),
         None => Ok(()),
     }
@@ -125,12 +132,22 @@ pub async fn replay(file: &Path, pipeline: &PipelineArgs, output: &OutputArgs) -
     let outcome =
         tokio::task::spawn_blocking(move || crate::replay::feed(&mut reader, consumer, registry))
             .await?;
-    export.shutdown(FLUSH).await;
+    let stats = export.stats();
+    export.shutdown(REPLAY_FLUSH).await;
     let summary = outcome?;
     tracing::info!(
         records = summary.records,
         malformed = summary.malformed,
         "replayed"
+    );
+    let lost: u64 = stats
+        .exporters()
+        .iter()
+        .map(|of| of.dropped + of.failed)
+        .sum();
+    anyhow::ensure!(
+        lost == 0,
+        "{lost} spans of the recording were not exported; see the warnings above, or use --print-file"
     );
     Ok(())
 }
@@ -228,11 +245,19 @@ fn pipeline_config(args: &PipelineArgs) -> Result<Config> {
     Ok(Config {
         seed,
         sampler: Sampler::from_env_values(args.sampler.as_deref(), args.sampler_arg.as_deref())?,
-        routes: args.routes.clone(),
-        ignore_paths: args.ignore_paths.clone(),
+        routes: given(&args.routes),
+        ignore_paths: given(&args.ignore_paths),
         protocols: (!args.protocols.is_empty()).then(|| args.protocols.clone()),
         ..Config::default()
     })
+}
+
+/// A list without the empty entry that a trailing separator leaves.
+fn given(list: &[String]) -> Vec<String> {
+    list.iter()
+        .filter(|entry| !entry.is_empty())
+        .cloned()
+        .collect()
 }
 
 fn export_config(args: &OutputArgs) -> Result<ExportConfig> {

@@ -7,6 +7,7 @@ use crate::{
 use pilotfish_export::ExportSink;
 use pilotfish_pipeline::{Pipeline, Record, Slot, Stats};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
 
 /// Pipeline counters and sizes, copied out once per tick for `/metrics` and `/status`.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +69,10 @@ impl Consumer for PipelineConsumer {
         self.sink.flush();
     }
 
+    fn is_behind(&self) -> bool {
+        self.sink.is_behind()
+    }
+
     fn finish(&mut self) {
         self.pipeline.finish(&mut self.sink);
         self.sink.flush();
@@ -78,24 +83,29 @@ impl Consumer for PipelineConsumer {
 /// Records to a file.
 pub struct FileConsumer {
     writer: Arc<Mutex<stream::Writer>>,
-    failure: Arc<Mutex<Option<StreamError>>>,
+    failure: Option<oneshot::Sender<StreamError>>,
 }
 
 impl FileConsumer {
-    /// Writes through a writer that the agent shares to add containers. The first failure is kept for the agent
-    /// to report, and nothing is written after it.
-    pub fn new(
-        writer: Arc<Mutex<stream::Writer>>,
-        failure: Arc<Mutex<Option<StreamError>>>,
-    ) -> Self {
-        Self { writer, failure }
+    /// Writes through a writer that the agent shares to add containers. The first failure is told through `failure`,
+    /// and nothing is written after it.
+    pub fn new(writer: Arc<Mutex<stream::Writer>>, failure: oneshot::Sender<StreamError>) -> Self {
+        Self {
+            writer,
+            failure: Some(failure),
+        }
     }
 
     fn write(&mut self, write: impl FnOnce(&mut stream::Writer) -> Result<(), StreamError>) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if failure.is_none() {
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            *failure = write(&mut writer).err();
+        if self.failure.is_none() {
+            return;
+        }
+        let outcome = write(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Err(error) = outcome
+            && let Some(failure) = self.failure.take()
+        {
+            // An agent that is ending already has nobody left to tell.
+            let _ = failure.send(error);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{self, PipeReader, PipeWriter, Read, Write},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::PathBuf,
     process::{Child, Command, ExitStatus},
@@ -43,17 +43,19 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Forks. The child waits for [`Self::go`]; if this process dies first, the child ends without executing.
+    /// Forks. The child waits for [`Self::go`]; if this value is dropped or this process dies first, the child ends
+    /// without executing.
     pub fn fork(command: &[String]) -> Result<Self, LaunchError> {
         let (pid_reader, pid_writer) = io::pipe().map_err(LaunchError::Prepare)?;
         let (go_reader, go) = io::pipe().map_err(LaunchError::Prepare)?;
         let name = command.first().cloned().unwrap_or_default();
         let arguments: Vec<OsString> = command.iter().skip(1).map(OsString::from).collect();
         let program = name.clone();
+        let parents_end = go.as_raw_fd();
         // `spawn` returns only after the exec, which waits for us: it needs a thread of its own.
         let starter = std::thread::Builder::new()
             .name("start".to_owned())
-            .spawn(move || spawn_waiting(&program, &arguments, pid_writer, go_reader))
+            .spawn(move || spawn_waiting(&program, &arguments, pid_writer, go_reader, parents_end))
             .map_err(LaunchError::Prepare)?;
         match read_pid(pid_reader) {
             Some(pid) => Ok(Self {
@@ -125,6 +127,7 @@ fn spawn_waiting(
     arguments: &[OsString],
     pid: PipeWriter,
     go: PipeReader,
+    parents_end: RawFd,
 ) -> io::Result<Child> {
     let mut command = Command::new(program);
     command.args(arguments);
@@ -134,10 +137,12 @@ fn spawn_waiting(
     );
     let (pid_fd, go_fd) = (pid.as_raw_fd(), go.as_raw_fd());
     debug_assert!(pid_fd > 2 && go_fd > 2, "standard descriptors are open");
-    // SAFETY: between fork and exec only write(2), read(2) and getpid(2) are called, all async-signal-safe. Both
-    // descriptors are close-on-exec, so the command inherits nothing.
+    // SAFETY: between fork and exec only close(2), write(2), read(2) and getpid(2) are called, all async-signal-safe.
+    // The descriptors are close-on-exec, so the command inherits nothing.
     unsafe {
         command.pre_exec(move || {
+            // The child's copy of the agent's end would keep the read below from ever seeing that the agent is gone.
+            nix::libc::close(parents_end);
             pid.write_all(&std::process::id().to_ne_bytes())?;
             let mut byte = [0];
             match go.read(&mut byte)? {

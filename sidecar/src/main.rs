@@ -10,7 +10,11 @@ use pilotfish::{
     discovery::Target,
     launch::{self, Waiting},
 };
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -18,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
+    forget_empty_variables();
     let cli = Cli::parse();
     let filter =
         EnvFilter::try_from_env("PILOTFISH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
@@ -32,6 +37,19 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("pilotfish: {error:#}");
             ExitCode::from(FAILURE)
+        }
+    }
+}
+
+/// An empty variable counts as unset, as the OpenTelemetry specification has it; manifests often set such.
+fn forget_empty_variables() {
+    for (name, value) in std::env::vars_os() {
+        let ours = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("PILOTFISH_") || name.starts_with("OTEL_"));
+        if ours && value.is_empty() {
+            // SAFETY: the process has one thread yet.
+            unsafe { std::env::remove_var(name) };
         }
     }
 }
@@ -62,10 +80,17 @@ fn execute(command: Command) -> Result<u8> {
 
 fn check(json: bool) -> Result<u8> {
     let report = Report::make();
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    let text = if json {
+        serde_json::to_string_pretty(&report)?
     } else {
-        println!("{report}");
+        report.to_string()
+    };
+    // A reader that has seen enough (`| head`) is no failure.
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            return Err(error).context("cannot write the report to standard output");
+        }
+        _ => {}
     }
     Ok(if report.works { 0 } else { FAILURE })
 }

@@ -22,6 +22,9 @@ use tokio::{io::unix::AsyncFd, sync::mpsc as channel, time::MissedTickBehavior};
 /// Interval of the slow procfs pass.
 const SLOW_PASS: Duration = Duration::from_secs(10);
 
+/// Shortest time between two passes that make up for lost process records.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
 /// Process records that may wait for discovery.
 pub const LIFECYCLE_QUEUE: usize = 4096;
 
@@ -128,6 +131,8 @@ pub struct Observer<R> {
     reader: mpsc::Sender<Control>,
     stats: Arc<SourceStats>,
     lost_seen: u64,
+    /// When a loss of process records was last made up for.
+    caught_up: Instant,
 }
 
 impl<R: Registry> Observer<R> {
@@ -156,6 +161,7 @@ impl<R: Registry> Observer<R> {
             reader,
             stats,
             lost_seen: 0,
+            caught_up: Instant::now(),
         };
         let changes = lock(&observer.discovery).initial_pass()?;
         observer.apply(&changes)?;
@@ -194,6 +200,10 @@ impl<R: Registry> Observer<R> {
         if lost == self.lost_seen {
             return Ok(());
         }
+        if self.caught_up.elapsed() < CATCH_UP {
+            return Ok(());
+        }
+        self.caught_up = Instant::now();
         self.lost_seen = lost;
         let changes = lock(&self.discovery).slow_pass(Instant::now());
         self.apply(&changes)

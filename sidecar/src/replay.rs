@@ -6,10 +6,13 @@ use crate::{
     stream::{Frame, Reader, StreamError},
 };
 use pilotfish_pipeline::Record;
-use std::io::Read;
+use std::{io::Read, thread, time::Duration};
 
 /// Record time between two ticks, nanoseconds.
 const TICK: u64 = 100_000_000;
+
+/// How long a replay waits for exporters at a time.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What a replay came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +44,9 @@ pub fn feed(
                     summary.records += 1;
                     consumer.record(&record, &bytes);
                     consumer.drained();
+                    while consumer.is_behind() {
+                        thread::sleep(PAUSE);
+                    }
                 }
                 Err(_) => summary.malformed += 1,
             },

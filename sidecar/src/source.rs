@@ -22,6 +22,8 @@ const BUSY_WAIT_MS: u8 = 5;
 const IDLE_WAIT_MS: u8 = 25;
 /// Interval of [`Consumer::tick`], nanoseconds.
 const TICK: u64 = 100_000_000;
+/// Longest time for what is left in the ring at the end, nanoseconds.
+const LAST_DRAIN: u64 = 300_000_000;
 /// Records handled before control messages and the clock get their turn.
 const BATCH: usize = 4096;
 
@@ -35,6 +37,10 @@ pub trait Consumer: Send {
     fn tick(&mut self, now: u64, unix_offset: i64);
     /// A container is gone.
     fn forget(&mut self, slot: Slot);
+    /// True while what was given is not worked off; the ring reader cannot wait for that, a replay can.
+    fn is_behind(&self) -> bool {
+        false
+    }
     /// The end: nothing follows.
     fn finish(&mut self);
 }
@@ -118,7 +124,9 @@ impl<C: Consumer> Reader<C> {
                 _ => self.wait(BUSY_WAIT_MS),
             }
         }
-        while self.drain() == BATCH {}
+        // The programs are still attached: under overload the ring would never be empty.
+        let deadline = clock::monotonic() + LAST_DRAIN;
+        while self.drain() == BATCH && clock::monotonic() < deadline {}
         self.consumer.finish();
     }
 

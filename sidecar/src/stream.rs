@@ -7,9 +7,9 @@
 use pilotfish_abi::VERSION as RECORD_VERSION;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, BufReader, BufWriter, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -97,7 +97,15 @@ impl Writer {
             .create(true)
             .truncate(true)
             .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
             .open(path)
+            // A file that was there before keeps its mode otherwise.
+            .and_then(|file| {
+                if file.metadata()?.is_file() {
+                    file.set_permissions(Permissions::from_mode(0o600))?;
+                }
+                Ok(file)
+            })
             .map_err(|source| StreamError::Io {
                 action: "create",
                 path: name.clone(),

@@ -217,6 +217,11 @@ impl ExportSink {
         }
         self.buffer.clear();
     }
+
+    /// True while an exporter has more than half of its queue to do: a producer that can wait should.
+    pub fn is_behind(&self) -> bool {
+        self.queues.iter().any(|queue| queue.is_behind())
+    }
 }
 
 impl Sink for ExportSink {

@@ -116,6 +116,12 @@ impl Queue {
         }
     }
 
+    /// True from half full on.
+    pub(crate) fn is_behind(&self) -> bool {
+        let state = self.state();
+        !state.closed && state.spans.len() > self.capacity / 2
+    }
+
     /// Takes what fits, drops and counts the rest. Never waits for the consumer's I/O.
     pub(crate) fn push(&self, spans: &[Arc<Observed>]) {
         let (taken, waiting) = {
