@@ -10,6 +10,9 @@ use integration::trial::Need;
 use integration::{Agent, Kind, Process, Scene, Tally, Trials, load, place};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 /// A process id above the kernel's limit (`PID_MAX_LIMIT`, 2^22): never in use.
@@ -32,6 +35,8 @@ pub(crate) fn register(trials: &mut Trials) {
     trials.add_with("no_btf", &hiding, no_btf);
     trials.add_with("no_tracefs", &hiding, no_tracefs);
     trials.add("command_not_found", &[], command_not_found);
+    trials.add("trace_that_cannot_begin", &["busybox"], cannot_begin);
+    trials.add("recording_on_a_full_disk", &["node"], full_disk);
     trials.add("exit_code_of_the_command", &["busybox"], exit_code);
 }
 
@@ -234,12 +239,73 @@ fn no_tracefs(scene: &Scene) -> Result<()> {
 
 fn command_not_found(scene: &Scene) -> Result<()> {
     let missing = scene.folder().join("no-such-command");
-    let log = Setup::running(scene, &std::process::Command::new(&missing))?.refused()?;
+    let log = Setup::running(scene, &Command::new(&missing))?.refused()?;
     ensure!(
         log.contains("no-such-command"),
         "the message does not name the command:\n{log}"
     );
     Ok(())
+}
+
+/// A command whose trace cannot begin is not run, and no process of it stays behind: it would hold standard output.
+fn cannot_begin(_scene: &Scene) -> Result<()> {
+    let taken = TcpListener::bind(("127.0.0.1", 0))?;
+    let address = taken.local_addr()?.to_string();
+    let busybox = place::command("busybox")?;
+    let program = busybox.get_program().to_string_lossy();
+    let mut agent = agent::command(&["run", "--listen", &address, "--", &program, "echo", "ran"])?;
+    let output = output_within(&mut agent, Duration::from_secs(20))?;
+    ensure!(
+        output.status.code() == Some(1),
+        "it ended with {}",
+        output.status
+    );
+    ensure!(output.stdout.is_empty(), "the command was run");
+    Ok(())
+}
+
+/// A recording that cannot be written ends by itself and says why.
+fn full_disk(scene: &Scene) -> Result<()> {
+    let server = kind("node")?.start(scene)?;
+    let pid = server.pid().to_string();
+    let mut agent = agent::command(&["record", "/dev/full", "--pid", &pid])?;
+    // The clock alone fills the writer's buffer in time; requests do so at once.
+    let load = thread::spawn({
+        let address = format!("127.0.0.1:{}", server.port);
+        move || {
+            for _ in 0..2000 {
+                let Ok(mut stream) = TcpStream::connect(&address) else {
+                    return;
+                };
+                let _ = stream
+                    .write_all(b"GET /small HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        }
+    });
+    let output = output_within(&mut agent, Duration::from_secs(30))?;
+    ensure!(load.join().is_ok(), "the load failed");
+    let log = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(1) && log.contains("/dev/full"),
+        "it ended with {}:\n{log}",
+        output.status
+    );
+    Ok(())
+}
+
+/// Runs a command to the end of its output, which a process left behind would hold open.
+fn output_within(command: &mut Command, limit: Duration) -> Result<Output> {
+    let (done, end) = mpsc::channel();
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    thread::spawn(move || done.send(child.wait_with_output()));
+    Ok(end
+        .recv_timeout(limit)
+        .context("its output did not end in time")??)
 }
 
 /// The command's exit code is the agent's.
