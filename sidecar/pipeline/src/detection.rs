@@ -124,6 +124,18 @@ impl Opening {
         }
     }
 
+    /// Bytes allocated for what is kept.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let pieces = self
+            .retained
+            .capacity()
+            .saturating_mul(size_of::<Retained>());
+        self.retained_bytes
+            .saturating_add(pieces)
+            .saturating_add(self.sent.capacity())
+            .saturating_add(self.received.capacity())
+    }
+
     /// Judges one piece. Unless the outcome is `Found`, the piece is kept if it is needed later.
     pub(crate) fn on_piece(
         &mut self,
@@ -268,6 +280,9 @@ mod tests {
         fn on_gap(&mut self, _: Direction, _: u64, _: Moment, _: &mut dyn Events) {}
         fn on_close(&mut self, _: Direction, _: Moment, _: &mut dyn Events) {}
         fn on_end(&mut self, _: &mut dyn Events) {}
+        fn held_bytes(&self) -> usize {
+            0
+        }
     }
 
     fn silent(_: FlowInfo, _: Direction, _: Side) -> Box<dyn Parser> {

@@ -3,14 +3,17 @@
 use crate::detection::{Detector, Opening, Outcome};
 use crate::endpoints::{Endpoints, Transport};
 use crate::exchanges::{Exchanges, FlowExchanges, Place};
-use crate::idle::Allowance;
+use crate::idle::{Allowance, Left};
 use crate::model::{Sink, Slot};
 use crate::protocol::{Direction, Event, Events, FlowInfo, Loss, Moment, Parser};
-use crate::reassembly::{Account, Offsets, Operation, PATIENCE, Piece, Pieces, Reassembly};
+use crate::reassembly::{Account, Operation, PATIENCE, Piece, Pieces, Reassembly};
 use crate::spans::Finisher;
 
 /// Nanoseconds without a record after which a process is not expected to read what a closed connection left for it.
 const UNREAD_PATIENCE: u64 = 1_000_000_000;
+
+/// Most bytes that detection and the parsers of all flows together keep of what moved.
+const MAX_KEPT_BYTES_TOTAL: usize = 32 * 1024 * 1024;
 
 /// What all flows share.
 pub(crate) struct Shared {
@@ -24,8 +27,13 @@ pub(crate) struct Shared {
 struct Facts {
     slot: Slot,
     endpoints: Endpoints,
+    /// Its offsets do not count from the connection's first byte.
     late: bool,
+    /// It goes on where it was left, so that its offsets mean what they did.
+    resumed: bool,
     exchanges: FlowExchanges,
+    /// Its part of [`Account::kept_bytes`].
+    kept_bytes: usize,
 }
 
 enum State {
@@ -34,6 +42,16 @@ enum State {
     Parsing(Box<dyn Parser>),
     /// Nothing is read from this flow any more.
     Opaque,
+}
+
+impl State {
+    fn held_bytes(&self) -> usize {
+        match self {
+            Self::Opening(opening) => opening.held_bytes(),
+            Self::Parsing(parser) => parser.held_bytes(),
+            Self::Opaque => 0,
+        }
+    }
 }
 
 /// The transport is closed, but an operation that preceded this may be reported after it: one that was running at the
@@ -63,8 +81,13 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// A flow whose next bytes are at `offsets`.
-    pub(crate) fn new(slot: Slot, endpoints: Endpoints, late: bool, offsets: Offsets) -> Self {
+    /// A flow at its first bytes, or where it was left.
+    pub(crate) fn new(slot: Slot, endpoints: Endpoints, late: bool, left: Option<Left>) -> Self {
+        let resumed = left.is_some();
+        let Left {
+            offsets,
+            late: was_late,
+        } = left.unwrap_or_default();
         Self {
             user: 0,
             awaited: false,
@@ -74,11 +97,13 @@ impl Flow {
             facts: Facts {
                 slot,
                 endpoints,
-                late,
+                late: late || was_late,
+                resumed,
                 exchanges: FlowExchanges::new(),
+                kept_bytes: 0,
             },
             streams: Reassembly::at(offsets),
-            state: State::Opening(Opening::new(late)),
+            state: State::Opening(Opening::new(late || resumed)),
         }
     }
 
@@ -86,9 +111,12 @@ impl Flow {
         self.facts.slot
     }
 
-    /// Where its next bytes are expected.
-    pub(crate) const fn offsets(&self) -> Offsets {
-        self.streams.offsets()
+    /// What has to be kept of it if it may go on later.
+    pub(crate) const fn left(&self) -> Left {
+        Left {
+            offsets: self.streams.offsets(),
+            late: self.facts.late,
+        }
     }
 
     pub(crate) fn endpoints(&self) -> &Endpoints {
@@ -141,8 +169,9 @@ impl Flow {
 
     /// How long it may be silent, if its end may never be told.
     fn allowance(&self) -> Option<Allowance> {
-        Allowance::of(self.facts.endpoints.transport, self.streams.is_rejoined())
-            .filter(|_| self.closed.is_none())
+        let transport = self.facts.endpoints.transport;
+        let read = !matches!(self.state, State::Opaque);
+        Allowance::of(transport, self.streams.is_rejoined(), read).filter(|_| self.closed.is_none())
     }
 
     /// True if its end will never be told and it has been silent for long.
@@ -182,6 +211,7 @@ impl Flow {
             sink,
         };
         delivery.parse(|parser, events| parser.on_tick(now, events));
+        delivery.weigh();
     }
 
     /// The flow is gone: delivers what is held, then finishes or abandons every exchange.
@@ -194,10 +224,8 @@ impl Flow {
         };
         self.streams.flush(&mut delivery);
         delivery.parse(|parser, events| parser.on_end(events));
-        let stats = &mut shared.account.stats;
-        shared
-            .exchanges
-            .abandon_all(&mut self.facts.exchanges, stats);
+        delivery.stop_reading();
+        delivery.weigh();
     }
 }
 
@@ -214,8 +242,9 @@ impl Pieces for Delivery<'_> {
         match self.state {
             State::Opening(_) => self.detect(direction, piece, at),
             State::Parsing(_) => self.feed(direction, piece, at),
-            State::Opaque => {}
+            State::Opaque => return,
         }
+        self.weigh();
     }
 
     fn account(&mut self) -> &mut Account {
@@ -237,7 +266,7 @@ impl Delivery<'_> {
             }
             Outcome::Found(protocol, found, side) => {
                 stats.flows_detected = stats.flows_detected.saturating_add(1);
-                self.facts.late = opening.late;
+                self.facts.late |= opening.late && !self.facts.resumed;
                 let retained = opening.take_retained();
                 let info = FlowInfo {
                     joined_late: opening.late,
@@ -273,13 +302,41 @@ impl Delivery<'_> {
         };
         call(parser.as_mut(), &mut events);
         if events.opaque {
-            *self.state = State::Opaque;
             let stats = &mut self.shared.account.stats;
             stats.flows_opaque = stats.flows_opaque.saturating_add(1);
-            self.shared
-                .exchanges
-                .abandon_all(&mut self.facts.exchanges, stats);
+            self.stop_reading();
         }
+    }
+
+    /// Accounts for what the flow keeps now, and gives it up if it has exceeded what all may keep.
+    fn weigh(&mut self) {
+        let held = self.state.held_bytes();
+        if held == self.facts.kept_bytes {
+            return;
+        }
+        self.account_for(held);
+        let account = &mut self.shared.account;
+        if account.kept_bytes > MAX_KEPT_BYTES_TOTAL {
+            account.stats.flows_over_budget = account.stats.flows_over_budget.saturating_add(1);
+            self.stop_reading();
+            self.account_for(0);
+        }
+    }
+
+    fn account_for(&mut self, held: usize) {
+        let account = &mut self.shared.account;
+        let others = account.kept_bytes.saturating_sub(self.facts.kept_bytes);
+        account.kept_bytes = others.saturating_add(held);
+        self.facts.kept_bytes = held;
+    }
+
+    /// Drops the parser and abandons what it has open.
+    fn stop_reading(&mut self) {
+        *self.state = State::Opaque;
+        let stats = &mut self.shared.account.stats;
+        self.shared
+            .exchanges
+            .abandon_all(&mut self.facts.exchanges, stats);
     }
 }
 
@@ -305,6 +362,7 @@ impl Events for FlowEvents<'_> {
             endpoints,
             late,
             exchanges: of_flow,
+            ..
         } = &mut *self.facts;
         match event {
             Event::Started(started) => {

@@ -1,10 +1,11 @@
-//! Flows that end by silence, because no record will tell of their end.
+//! Flows that end by silence, because no record will tell of their end, or because that record was lost.
 //!
 //! | flow | ends after this time without a record | with an exchange in progress |
 //! |---|---|---|
 //! | of a unix socket, whose close is not seen | 5 minutes | 30 minutes |
 //! | rejoined: it may be what came after the close of its connection | 1 minute | 30 minutes |
-//! | any other | never: its close is told | never |
+//! | any other: the record of its close may have been lost | 5 minutes | 30 minutes |
+//! | any other that is not read any more | never: it has no exchange, and must not be judged again | - |
 //!
 //! If the connection lives after all, its next record is where it was left: a place in both streams is kept for a
 //! while. A response that takes longer than that is absent.
@@ -16,8 +17,8 @@ use std::collections::BTreeSet;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Nanoseconds of silence after which a flow of a unix socket ends.
-const UNIX: u64 = 300 * SECOND;
+/// Nanoseconds of silence after which a flow ends that was seen from where it began.
+const SOUND: u64 = 300 * SECOND;
 
 /// Nanoseconds of silence after which a rejoined flow ends.
 const REJOINED: u64 = 60 * SECOND;
@@ -35,12 +36,12 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    /// `None` for a flow whose end will be told.
-    pub(crate) fn of(transport: Transport, rejoined: bool) -> Option<Self> {
+    /// `None` for a flow that may stay until its close is told; `read` says that it is of interest still.
+    pub(crate) fn of(transport: Transport, rejoined: bool, read: bool) -> Option<Self> {
         let between = match transport {
-            Transport::Unix => UNIX,
             Transport::Tcp if rejoined => REJOINED,
-            Transport::Tcp => return None,
+            Transport::Tcp if !read => return None,
+            Transport::Unix | Transport::Tcp => SOUND,
         };
         Some(Self { between })
     }
@@ -66,11 +67,20 @@ impl Allowance {
     }
 }
 
+/// What is kept of a flow that ended by silence.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Left {
+    /// Where its next bytes are expected.
+    pub(crate) offsets: Offsets,
+    /// Its offsets do not count from the connection's first byte.
+    pub(crate) late: bool,
+}
+
 /// The flows that may end by silence, by the time of their next check: at most one entry per flow of the table.
 pub(crate) struct IdleWatch {
     due: BTreeSet<(u64, u64)>,
     /// Where flows were left that ended by silence.
-    left: LruCache<u64, Offsets>,
+    left: LruCache<u64, Left>,
 }
 
 impl IdleWatch {
@@ -83,12 +93,12 @@ impl IdleWatch {
     }
 
     /// Notes that a flow ends by silence.
-    pub(crate) fn leave(&mut self, cookie: u64, offsets: Offsets) {
-        self.left.insert(cookie, offsets);
+    pub(crate) fn leave(&mut self, cookie: u64, left: Left) {
+        self.left.insert(cookie, left);
     }
 
     /// Where a flow was left that ended by silence.
-    pub(crate) fn resume(&mut self, cookie: u64) -> Option<Offsets> {
+    pub(crate) fn resume(&mut self, cookie: u64) -> Option<Left> {
         self.left.remove(&cookie)
     }
 

@@ -23,7 +23,7 @@ const PARSER_TICK: u64 = 1_000_000_000;
 
 /// Turns records into spans and measurements.
 ///
-/// Memory is bounded by the configuration: flows, the bytes that each keeps, exchanges in progress and routes all
+/// Memory is bounded: flows, the bytes that each and all of them keep, exchanges in progress and routes all
 /// have a limit, and what is dropped for it is counted in [`Stats`].
 pub struct Pipeline {
     /// By socket cookie, least recently used first.
@@ -144,6 +144,11 @@ impl Pipeline {
         self.shared.exchanges.len()
     }
 
+    /// Bytes of traffic that detection and parsers keep now, until more of it comes; at most 32 MiB.
+    pub fn bytes_kept(&self) -> usize {
+        self.shared.account.kept_bytes
+    }
+
     fn on_bytes(&mut self, record: &Record<'_>, sink: &mut dyn Sink) {
         let header = &record.header;
         if self.flows.len() >= self.max_flows && !self.flows.contains_key(&header.cookie) {
@@ -161,15 +166,12 @@ impl Pipeline {
                     return;
                 };
                 let left = self.idle.resume(header.cookie);
-                let late = left.is_some() || header.flags & flag::JOINED_LATE != 0;
+                let late = header.flags & flag::JOINED_LATE != 0;
                 stats.flows_opened = stats.flows_opened.saturating_add(1);
-                stats.flows_late = stats.flows_late.saturating_add(u64::from(late));
-                entry.insert(Flow::new(
-                    Slot(header.slot),
-                    endpoints,
-                    late,
-                    left.unwrap_or_default(),
-                ))
+                stats.flows_late = stats
+                    .flows_late
+                    .saturating_add(u64::from(late || left.is_some()));
+                entry.insert(Flow::new(Slot(header.slot), endpoints, late, left))
             }
         };
         if flow.user != header.tgid {
@@ -237,7 +239,7 @@ impl Pipeline {
         }
     }
 
-    /// Ends flows that have been silent for long and whose end no record will tell.
+    /// Ends flows that have been silent for long and whose end no record may tell.
     fn end_idle(&mut self, now: u64, sink: &mut dyn Sink) {
         for cookie in self.idle.take_due(now) {
             let Some(flow) = self.flows.peek_mut(&cookie) else {
@@ -247,7 +249,7 @@ impl Pipeline {
             if flow.is_idle(now) {
                 let stats = &mut self.shared.account.stats;
                 stats.flows_idle = stats.flows_idle.saturating_add(1);
-                self.idle.leave(cookie, flow.offsets());
+                self.idle.leave(cookie, flow.left());
                 self.end_flow(cookie, sink);
             } else {
                 watch(&mut self.idle, cookie, flow, now);
@@ -291,14 +293,19 @@ fn await_flow(awaited: &mut BTreeSet<u64>, cookie: u64, flow: &mut Flow) {
     }
 }
 
-/// Has a flow checked for silence, unless it is already or its end will be told.
+/// Has a flow checked for silence, unless it will be early enough or may stay until its close is told.
 fn watch(idle: &mut IdleWatch, cookie: u64, flow: &mut Flow, now: u64) {
-    if flow.idle_check.is_none()
-        && let Some(check) = flow.next_idle_check(now)
-    {
-        flow.idle_check = Some(check);
-        idle.add(check, cookie);
+    let Some(check) = flow.next_idle_check(now) else {
+        return;
+    };
+    match flow.idle_check {
+        Some(planned) if planned <= check => return,
+        // Only now is the flow known to be rejoined.
+        Some(planned) => idle.remove(planned, cookie),
+        None => {}
     }
+    flow.idle_check = Some(check);
+    idle.add(check, cookie);
 }
 
 fn operation<'a>(kind: Kind, header: &Header, bytes: &'a [u8]) -> Operation<'a> {

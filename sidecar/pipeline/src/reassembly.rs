@@ -52,11 +52,14 @@ pub(crate) enum Piece<'a> {
     End,
 }
 
-/// Counters and the memory budget that all flows share.
+/// Counters and the use of the memory budgets that all flows share.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     pub(crate) stats: Stats,
+    /// In records that wait for others.
     held_bytes: usize,
+    /// In detection and parsers.
+    pub(crate) kept_bytes: usize,
 }
 
 /// Receives the pieces of one flow.

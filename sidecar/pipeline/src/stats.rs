@@ -28,11 +28,12 @@ stats! {
     flows_late => "Flows whose first observed bytes were not the connection's first.";
     flows_rejoined => "Flows read from a later offset on: their first records were lost, or they had been dropped before.";
     flows_ended => "Flows that ended by close, exit, shutdown of the agent or end of the container.";
-    flows_idle => "Ended flows whose close cannot be seen and on which nothing had moved for long.";
+    flows_idle => "Ended flows whose close was not seen and on which nothing had moved for long.";
     flows_evicted => "Flows that were dropped because the table was full.";
     flows_detected => "Flows whose protocol was recognised.";
     flows_unknown => "Flows whose opening bytes belong to no enabled protocol.";
     flows_opaque => "Flows that are read no longer: not their protocol any more (Upgrade, CONNECT), or without provable pairs.";
+    flows_over_budget => "Flows that are read no longer because detection and parsers together kept too many bytes.";
     flows_lost_place => "Times that a parser lost its place in a flow and had to look for the next message.";
     heads_too_long => "Those times where a message head exceeded what is kept or was captured of one.";
     exchanges_started => "Exchanges whose request was seen.";

@@ -222,9 +222,39 @@ fn a_rejoined_flow_ends_after_a_minute_of_silence() {
     bench.tick(MINUTE + later + 1);
     let stats = bench.pipeline.stats();
     assert_eq!((stats.flows_idle, stats.flows_ended), (1, 1));
-    // A flow whose close will be told stays.
+}
+
+#[test]
+fn a_flow_whose_close_was_lost_ends_by_silence() {
+    let mut bench = Bench::new();
+    let (mut idle, mut busy, mut unknown) = (server(1), server(2), server(3));
+    bench
+        .feed(idle.receive(0, "Q /idle\n"))
+        .feed(idle.send(0, "A ok\n"))
+        .feed(busy.receive(0, "Q /busy\n"))
+        .feed(unknown.receive(0, "something else"));
+    bench.tick(5 * MINUTE - 1);
+    assert_eq!(bench.pipeline.flows_open(), 3);
+    bench.tick(5 * MINUTE);
+    assert_eq!(bench.pipeline.flows_open(), 2);
+    // The connection was alive after all.
+    bench
+        .feed(idle.receive(6 * MINUTE, "Q /again\n"))
+        .feed(idle.send(6 * MINUTE, "A ok\n"));
+    assert_eq!(bench.results.spans.len(), 2);
+    bench.tick(25 * MINUTE);
+    assert_eq!(bench.pipeline.exchanges_open(), 1);
+    bench.tick(30 * MINUTE);
+    assert_eq!(bench.pipeline.exchanges_open(), 0);
+    // What is not read stays, so that it is not judged again.
     bench.tick(100 * MINUTE);
     assert_eq!(bench.pipeline.flows_open(), 1);
+    let stats = bench.pipeline.stats();
+    assert_eq!((stats.flows_idle, stats.exchanges_abandoned), (3, 1));
+    assert_eq!(
+        (stats.flows_rejoined, stats.records_held, stats.gaps),
+        (0, 0, 0)
+    );
 }
 
 #[test]

@@ -306,6 +306,24 @@ fn a_proxy_in_front_of_an_application_is_one_waterfall() {
 }
 
 #[test]
+fn a_connection_that_was_silent_for_long_keeps_its_parents() {
+    let mut bench = Bench::new();
+    let (mut client, mut server) = connection();
+    let ten_minutes = 600_000_000_000;
+    for time in [10, 10 + ten_minutes, 10 + 2 * ten_minutes] {
+        bench.tick(time);
+        bench
+            .feed(client.send(time, "Q /\n"))
+            .feed(server.receive(time + 1, "Q /\n"))
+            .feed(server.send(time + 2, "A ok\n"))
+            .feed(client.receive(time + 3, "A ok\n"));
+    }
+    let stats = bench.pipeline.stats();
+    assert_eq!((stats.flows_idle, stats.flows_late), (4, 4));
+    assert_eq!((stats.spans, stats.parents_connection), (6, 3));
+}
+
+#[test]
 fn keep_alive_requests_find_each_their_own_client() {
     let mut bench = Bench::new();
     let (mut client, mut server) = connection();

@@ -61,6 +61,7 @@ fuzz_target!(|bytes: &[u8]| {
     pipeline.finish(&mut sink);
     let stats = pipeline.stats();
     assert_eq!((pipeline.flows_open(), pipeline.exchanges_open()), (0, 0));
+    assert_eq!(pipeline.bytes_kept(), 0);
     assert_eq!(
         stats.exchanges_started,
         stats.exchanges_finished + stats.exchanges_abandoned

@@ -172,6 +172,10 @@ pub trait Parser: Send {
     fn on_close(&mut self, direction: Direction, at: Moment, events: &mut dyn Events);
     /// The flow is gone (socket closed, evicted, process ended): finish or abandon everything.
     fn on_end(&mut self, events: &mut dyn Events);
+    /// Memory in bytes that holds what moved until more of it comes: partial heads, bytes that wait for their turn.
+    /// It is asked for after every call, so the answer must cost nothing. All flows share a budget: the flow that
+    /// exceeds it is given up, and its parser dropped.
+    fn held_bytes(&self) -> usize;
     /// Time passes; called about once a second.
     fn on_tick(&mut self, _now: u64, _events: &mut dyn Events) {}
 }

@@ -11,6 +11,9 @@ use std::collections::{BTreeSet, HashSet};
 /// Longest attribute value that may leave a parser, in bytes.
 const MAX_VALUE: usize = 4096;
 
+/// Most bytes that a parser may keep of one flow.
+const MAX_HELD: usize = 512 * 1024;
+
 /// One thing that happens on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -158,6 +161,7 @@ impl Player {
                 self.parser.on_tick(self.time, &mut self.ledger);
             }
         }
+        assert!(self.parser.held_bytes() <= MAX_HELD);
     }
 
     /// Ends the flow; nothing may be open after that.

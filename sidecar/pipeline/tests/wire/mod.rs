@@ -173,6 +173,10 @@ impl Parser for LineParser {
         }
     }
 
+    fn held_bytes(&self) -> usize {
+        self.request.text.capacity() + self.response.text.capacity()
+    }
+
     fn on_end(&mut self, events: &mut dyn Events) {
         for (id, _) in self.waiting.drain(..) {
             events.event(Event::Abandoned(id));

@@ -31,6 +31,11 @@ impl HeadBuffer {
         self.bytes.is_empty()
     }
 
+    /// Bytes allocated.
+    pub(super) const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn clear(&mut self) {
         self.bytes = Vec::new();
     }

@@ -38,6 +38,15 @@ impl Early {
         self.pieces.is_empty()
     }
 
+    /// Bytes allocated.
+    pub(super) fn capacity(&self) -> usize {
+        let pieces = self
+            .pieces
+            .capacity()
+            .saturating_mul(size_of::<(Piece, Moment)>());
+        self.bytes.capacity().saturating_add(pieces)
+    }
+
     pub(super) fn hold_bytes(&mut self, bytes: &[u8], at: Moment) -> Result<(), Full> {
         if self.bytes.len().saturating_add(bytes.len()) > MAX_BYTES {
             return Err(Full);

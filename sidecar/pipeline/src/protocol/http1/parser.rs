@@ -158,6 +158,13 @@ impl Parser for Http1 {
         self.ended = true;
     }
 
+    fn held_bytes(&self) -> usize {
+        self.request_head
+            .capacity()
+            .saturating_add(self.response_head.capacity())
+            .saturating_add(self.early.capacity())
+    }
+
     fn on_tick(&mut self, now: u64, events: &mut dyn Events) {
         self.drop_stale(now, events);
         if self.is_endless(now) {
