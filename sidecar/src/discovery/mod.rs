@@ -221,7 +221,12 @@ impl<W: ScopeWriter> Discovery<W> {
         own: OwnContainer,
         options: Options,
     ) -> Result<Self, DiscoveryError> {
-        if target == Target::SharedNamespace && own.is_in_host_pid_namespace() {
+        // Everything on a host descends from its process 1.
+        let everything = match &target {
+            Target::SharedNamespace => true,
+            Target::Processes(named) => named.contains(&1),
+        };
+        if everything && own.is_in_host_pid_namespace() {
             return Err(DiscoveryError::HostPidNamespace);
         }
         let exits = Exits::new(options.max_pidfds).map_err(DiscoveryError::Epoll)?;

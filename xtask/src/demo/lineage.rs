@@ -84,12 +84,23 @@ impl<'a> Lineage<'a> {
     }
 }
 
-/// Whether a span can be part of the work of another: one trace, no longer than it, and the same request.
+/// Whether a span can be part of the work of another: one trace, the same request, and no longer than it.
+///
+/// The two ends of one connection are timed on two processors after their bytes have moved, so between a client and
+/// its server the request decides and not the time.
 fn can_descend(ancestor: &Span, span: &Span) -> bool {
-    ancestor.trace_id == span.trace_id
-        && ancestor.start <= span.start
-        && span.end <= ancestor.end
-        && (!ancestor.server || !span.server || same_request(ancestor, span))
+    let two_ends = !ancestor.server && span.server;
+    let within = ancestor.start <= span.start && span.end <= ancestor.end;
+    let same = match (ancestor.server, span.server) {
+        (true, true) => same_request(ancestor, span),
+        (false, true) if ancestor.port() == span.port() => {
+            let asked = ancestor.text("url.full");
+            let asked = asked.split_once('?').map_or(asked, |(url, _)| url);
+            asked.ends_with(span.text("url.path"))
+        }
+        _ => true,
+    };
+    ancestor.trace_id == span.trace_id && (within || two_ends) && same
 }
 
 fn same_request(outer: &Span, inner: &Span) -> bool {
@@ -102,12 +113,16 @@ fn same_request(outer: &Span, inner: &Span) -> bool {
 }
 
 fn describe(span: &Span) -> String {
-    let side = if span.server { "server" } else { "client" };
+    let (side, url) = if span.server {
+        ("server span", "url.path")
+    } else {
+        ("client span to", "url.full")
+    };
     format!(
-        "{side} span {} of {} {}",
-        span.id,
+        "{side} {} {} ({})",
         service(span.port()),
-        span.text("url.path")
+        span.text(url),
+        span.id
     )
 }
 
@@ -161,7 +176,7 @@ mod tests {
         assert_eq!(
             Lineage::new(&spans).wrong_parents(),
             [
-                "wrong parent: server span s of shop /orders/18 cannot come from server span n of nginx /orders/17"
+                "wrong parent: server span shop /orders/18 (s) cannot come from server span nginx /orders/17 (n)"
             ]
         );
     }
@@ -173,6 +188,23 @@ mod tests {
             span("s", "n", SHOP, "/users/1", (1, 10)),
         ];
         assert_eq!(Lineage::new(&spans).wrong_parents().len(), 1);
+    }
+
+    #[test]
+    fn the_two_ends_of_a_connection_are_compared_by_their_request() {
+        let client = |url: &str| Span {
+            server: false,
+            attributes: json!({"server.port": SHOP, "url.full": url})
+                .as_object()
+                .cloned()
+                .unwrap_or_default(),
+            ..span("c", "n", SHOP, "", (1, 8))
+        };
+        let server = span("s", "c", SHOP, "/users/1", (0, 9));
+        let right = [client("http://shop:8000/users/1?x=1"), server.clone()];
+        assert_eq!(Lineage::new(&right).wrong_parents(), Vec::<String>::new());
+        let wrong = [client("http://shop:8000/users/2"), server];
+        assert_eq!(Lineage::new(&wrong).wrong_parents().len(), 1);
     }
 
     #[test]

@@ -243,19 +243,18 @@ fn the_hosts_pid_namespace_is_refused() {
         pid_namespace: 0xEFFF_FFFC,
         ..OwnContainer::detect().unwrap()
     };
-    let refused = Discovery::new(
-        Target::SharedNamespace,
-        Recorder::default(),
-        own.clone(),
-        Options::default(),
-    );
-    let message = refused.unwrap_err().to_string();
-    assert!(
-        message.contains("host's pid namespace") && message.contains("--pid"),
-        "{message}"
-    );
+    // Everything on a host descends from its process 1.
+    for target in [Target::SharedNamespace, Target::Processes(vec![40, 1])] {
+        let (recorder, options) = (Recorder::default(), Options::default());
+        let refused = Discovery::new(target, recorder, own.clone(), options);
+        let message = refused.unwrap_err().to_string();
+        assert!(
+            message.contains("host's pid namespace") && message.contains("--pid"),
+            "{message}"
+        );
+    }
     Discovery::new(
-        Target::Processes(vec![1]),
+        Target::Processes(vec![40]),
         Recorder::default(),
         own,
         Options::default(),
