@@ -42,7 +42,8 @@ impl Registers {
         unsafe { ptr::read_volatile(self.0.wrapping_byte_add(offset).cast()) }
     }
 
-    /// The call's result replaces argument 0 in `x0`; until then both agree.
+    /// The call's result replaces argument 0 in `x0`; until then both agree. Weaker than on x86-64: they also agree
+    /// after a call that returned its first argument.
     #[inline(always)]
     pub fn in_system_call(self) -> bool {
         self.load::<u64>(0) == self.load::<u64>(at::ORIG_X0)
