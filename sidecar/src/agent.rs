@@ -89,10 +89,11 @@ pub async fn trace(
         tokio::spawn(admin.serve(Arc::new(pages)));
     }
     ready();
-    kernel.run(until).await?;
+    let followed = kernel.run(until).await;
     running.store(false, Ordering::Release);
+    // What was observed before a failure is sent all the same.
     export.shutdown(FLUSH).await;
-    Ok(())
+    followed
 }
 
 /// Writes records to a file until `until` completes or writing fails.

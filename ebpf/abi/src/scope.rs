@@ -2,6 +2,7 @@
 
 /// Value of the scope map (task storage), one per observed task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct Scope {
     /// The container's slot; 0 means not in scope (a withdrawn entry).

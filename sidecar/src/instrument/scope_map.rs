@@ -16,14 +16,6 @@ pub struct KernelScope {
     cgroups: HashMap<MapData, u64, u32>,
 }
 
-/// [`Scope`] with the byte view that the system call needs.
-#[derive(zerocopy::IntoBytes, zerocopy::Immutable)]
-#[repr(C)]
-struct ScopeValue {
-    slot: u32,
-    tgid: u32,
-}
-
 impl KernelScope {
     pub(super) fn new(
         scope: MapData,
@@ -53,11 +45,7 @@ impl KernelScope {
 
 impl ScopeWriter for KernelScope {
     fn put(&mut self, pidfd: BorrowedFd<'_>, scope: Scope) -> io::Result<()> {
-        let value = ScopeValue {
-            slot: scope.slot,
-            tgid: scope.tgid,
-        };
-        task_storage::update(self.scope.fd().as_fd(), pidfd, &value)
+        task_storage::update(self.scope.fd().as_fd(), pidfd, &scope)
     }
 
     fn remove(&mut self, pidfd: BorrowedFd<'_>) -> io::Result<()> {
