@@ -1,6 +1,6 @@
 //! Identities from cgroup and mountinfo texts together, as containers of each runtime show them.
 
-use pilotfish_workload::{IdSource, Identity, Isolation, MountIdentity, Runtime};
+use pilotfish_workload::{IdSource, Identity, Image, Isolation, MountIdentity, Runtime};
 
 const ID: &str = "3f1c0de1a5b04a7d9c2e8f60718293a4b5c6d7e8f9012345678901234567abcd";
 const SANDBOX: &str = "00000de1a5b04a7d9c2e8f60718293a4b5c6d7e8f90123456789012345670000";
@@ -114,8 +114,10 @@ fn containerd_pod_takes_the_id_from_the_cgroup_and_the_rest_from_mounts() {
         container_id: Some(ID.to_owned()),
         id_source: Some(IdSource::Cgroup),
         container_name: Some("web".to_owned()),
+        k8s_container_name: Some("web".to_owned()),
         runtime: Some(Runtime::Containerd),
         pod_uid: Some(UID.to_owned()),
+        ..Identity::default()
     };
     assert_eq!(
         Identity::from_text(&cgroup, &containerd_pod(), Isolation::Foreign),
@@ -301,6 +303,49 @@ fn serialises_as_the_status_page_shows_it() {
     assert_eq!(json["container_id"], ID);
     assert_eq!(json["id_source"], "mount");
     assert!(json["pod_uid"].is_null());
+}
+
+#[test]
+fn what_the_runtime_announced_comes_first() {
+    let announced = Identity {
+        container_id: Some(ID.to_owned()),
+        id_source: Some(IdSource::Runtime),
+        container_name: Some("k8s_web_shop-0_default_uid_0".to_owned()),
+        pod_name: Some("shop-0".to_owned()),
+        image: Image::parse("shop:1").unwrap(),
+        ..Identity::default()
+    };
+    let cgroup = format!("0::/kubepods/burstable/pod{UID}/cri-containerd-{ID}.scope\n");
+    let from_proc = Identity::from_text(&cgroup, &containerd_pod(), Isolation::Foreign);
+    assert_eq!(
+        Identity::merge(announced.clone(), from_proc.clone()),
+        Identity {
+            k8s_container_name: Some("web".to_owned()),
+            runtime: Some(Runtime::Containerd),
+            pod_uid: Some(UID.to_owned()),
+            ..announced.clone()
+        }
+    );
+    assert_eq!(
+        Identity::merge(Identity::default(), from_proc.clone()),
+        from_proc
+    );
+    assert_eq!(
+        Identity::merge(announced.clone(), Identity::default()),
+        announced
+    );
+}
+
+#[test]
+fn another_containers_proc_adds_nothing() {
+    let announced = Identity {
+        container_id: Some(SANDBOX.to_owned()),
+        id_source: Some(IdSource::Runtime),
+        ..Identity::default()
+    };
+    let cgroup = format!("0::/../cri-containerd-{ID}.scope\n");
+    let from_proc = Identity::from_text(&cgroup, &containerd_pod(), Isolation::Foreign);
+    assert_eq!(Identity::merge(announced.clone(), from_proc), announced);
 }
 
 #[test]
