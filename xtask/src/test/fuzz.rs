@@ -12,8 +12,9 @@ use super::checks;
 use super::tally::Tally;
 use crate::workspace::Workspace;
 
-/// The fuzz crate, a workspace of its own because its targets are no ordinary programs.
-pub(super) const DIRECTORY: &str = "sidecar/pipeline/fuzz";
+/// The fuzz crates, each a workspace of its own because its targets are no ordinary programs. No two targets have
+/// the same name.
+pub(super) const DIRECTORIES: [&str; 2] = ["hook/fuzz", "sidecar/pipeline/fuzz"];
 
 #[cfg(target_arch = "x86_64")]
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -36,10 +37,10 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
 
-/// `cargo VERB` for the fuzz crate. Naming the target keeps the coverage out of build scripts, which could not link.
-pub(super) fn cargo(workspace: &Workspace, verb: &str) -> Command {
+/// `cargo VERB` for a fuzz crate. Naming the target keeps the coverage out of build scripts, which could not link.
+pub(super) fn cargo(workspace: &Workspace, directory: &str, verb: &str) -> Command {
     let mut command = workspace.cargo_in(
-        DIRECTORY,
+        directory,
         [verb, "--release", "--locked", "--target", TARGET],
     );
     command.env("RUSTFLAGS", COVERAGE);
@@ -48,20 +49,21 @@ pub(super) fn cargo(workspace: &Workspace, verb: &str) -> Command {
 
 /// Runs every target.
 pub(super) fn smoke(workspace: &Workspace) -> Tally {
-    match commands(workspace) {
-        Ok(commands) => checks(commands),
-        Err(error) => {
-            eprintln!("{error:#}");
-            Tally {
-                failed: vec![DIRECTORY.to_owned()],
-                ..Tally::default()
+    let mut tally = Tally::default();
+    for directory in DIRECTORIES {
+        match commands(workspace, directory) {
+            Ok(commands) => tally.add(checks(commands)),
+            Err(error) => {
+                eprintln!("{error:#}");
+                tally.failed.push(directory.to_owned());
             }
         }
     }
+    tally
 }
 
-fn commands(workspace: &Workspace) -> Result<Vec<Command>> {
-    let crate_root = workspace.path(DIRECTORY);
+fn commands(workspace: &Workspace, directory: &str) -> Result<Vec<Command>> {
+    let crate_root = workspace.path(directory);
     targets(&crate_root.join("fuzz_targets"))?
         .into_iter()
         .map(|target| {
@@ -74,7 +76,7 @@ fn commands(workspace: &Workspace) -> Result<Vec<Command>> {
             }
             fs::create_dir_all(&found)
                 .with_context(|| format!("cannot create {}", found.display()))?;
-            let mut run = cargo(workspace, "run");
+            let mut run = cargo(workspace, directory, "run");
             run.args(["--bin", &target, "--"]).args(LIMITS);
             let mut failures = OsString::from("-artifact_prefix=");
             failures.push(workspace.target().join(format!("fuzz-failure-{target}-")));

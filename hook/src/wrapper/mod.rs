@@ -1,0 +1,124 @@
+//! `pilotfish-hook runtime`: stands in for docker's OCI runtime, adds the hook to the bundles that ask for it, and
+//! becomes the real runtime.
+//!
+//! docker has no other way in: its labels do not reach the spec, and it knows no hooks of the administrator. The
+//! real runtime gets its arguments and its environment as they came. Whatever fails before it starts is only
+//! said, unless `--fail-closed` was installed.
+
+mod bundle;
+mod command_line;
+
+use crate::{
+    cli::parse_timeout,
+    install::{self, HookOptions, entry::HookCommand},
+};
+use command_line::CommandLine;
+use std::{
+    ffi::OsString,
+    fs::OpenOptions,
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+/// Arguments of `pilotfish-hook runtime`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The OCI runtime to become, a path or a name in PATH.
+    #[arg(long, value_name = "PATH", default_value = "runc")]
+    pub real_runtime: OsString,
+    /// Seconds after which the runtime kills the hook.
+    #[arg(long, value_name = "SECONDS")]
+    pub kill_after: Option<u32>,
+    /// Socket of the agent.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Agent that the hook starts when none answers.
+    #[arg(long, value_name = "PATH")]
+    pub agent: Option<PathBuf>,
+    /// How long the hook may hold a container's start.
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
+    pub timeout: Option<Duration>,
+    /// A container that asks for observation, or whose bundle cannot be read, does not start without the hook.
+    #[arg(long)]
+    pub fail_closed: bool,
+    /// Arguments of the real runtime.
+    #[arg(last = true)]
+    pub arguments: Vec<OsString>,
+}
+
+/// Why a container starts without the hook, or does not start.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is not an OCI spec: {reason}")]
+    Spec { path: PathBuf, reason: String },
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("wrong options of the hook: {0}")]
+    Hook(#[from] install::Error),
+}
+
+/// Prepares the bundle and becomes the real runtime. Returns only if that is not possible, or if the container must
+/// not start without the hook: docker then reports what was said, on standard error and in the runtime's log.
+pub fn run(args: &Args) -> ExitCode {
+    let line = CommandLine::parse(&args.arguments);
+    let prepared = match &line.bundle {
+        Some(bundle) => prepare(args, bundle),
+        None => Ok(()),
+    };
+    if let Err(error) = prepared {
+        if args.fail_closed {
+            let message = format!(
+                "pilotfish-hook: {error}; the container does not start without its hook (--fail-closed)"
+            );
+            return refuse(&message, line.log.as_deref());
+        }
+        // Nobody may be reading; the container starts all the same.
+        let _ = writeln!(
+            io::stderr(),
+            "pilotfish-hook: {error}; the container starts without its hook"
+        );
+    }
+    let failed = Command::new(&args.real_runtime)
+        .args(&args.arguments)
+        .exec();
+    let message = format!(
+        "pilotfish-hook: cannot start the OCI runtime {}: {failed}; install it or correct --real-runtime in \
+         /etc/docker/daemon.json",
+        Path::new(&args.real_runtime).display()
+    );
+    refuse(&message, line.log.as_deref())
+}
+
+fn prepare(args: &Args, bundle: &Path) -> Result<(), Error> {
+    let command = HookCommand::new(&HookOptions {
+        hook: None,
+        copy_to: None,
+        socket: args.socket.clone(),
+        agent: args.agent.clone(),
+        timeout: args.timeout,
+        kill_after: args.kill_after,
+        fail_closed: args.fail_closed,
+    })?;
+    bundle::add_hook(bundle, &command)
+}
+
+/// containerd's shim shows the last error in the runtime's log (in runc's format), and standard error only if there
+/// is no log.
+fn refuse(message: &str, log: Option<&Path>) -> ExitCode {
+    // Both are for people; the exit code is what counts.
+    let _ = writeln!(io::stderr(), "{message}");
+    if let Some(log) = log {
+        let line = serde_json::json!({ "level": "error", "msg": message });
+        let _ = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .and_then(|mut file| writeln!(file, "{line}"));
+    }
+    ExitCode::FAILURE
+}
