@@ -2,31 +2,32 @@
 //! an order that loses nothing.
 
 use crate::{
-    cli::{KernelArgs, Listen, OutputArgs, PipelineArgs, Print},
+    announced::{COMMAND_QUEUE, Command, Commands},
+    cli::{Listen, OutputArgs, PipelineArgs},
     consume::{FileConsumer, PipelineConsumer, SharedView},
-    discovery::{Naming, Options, Target},
-    instrument::{LoadOptions, Probes},
-    observe::{LIFECYCLE_QUEUE, Observer, Registry},
+    instrument::Probes,
+    observe::{LIFECYCLE_QUEUE, Observer, PodFile, Registry, Task},
     pages::AgentPages,
-    source::{self, Channels, Consumer, Control, SourceStats},
+    plan,
+    source::{self, Channels, Consumer, Control, ControlSender, Mailbox, SourceStats},
     stream::{self, ContainerFrame},
 };
 use anyhow::{Context, Result};
-use pilotfish_export::{Containers, Export, ExportConfig, Flags, PrintFormat, admin::Admin};
-use pilotfish_pipeline::{Config, Pipeline, Sampler, Slot};
-use rand::{TryRng, rngs::SysRng};
+use pilotfish_export::{Containers, Export, admin::Admin};
+use pilotfish_pipeline::{Pipeline, Slot, SlotConfig};
 use std::{
     future::Future,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
     thread::JoinHandle,
     time::Duration,
 };
 use tokio::sync::{mpsc as channel, oneshot};
+
+pub use crate::plan::Plan;
 
 /// Time for the exporters to send what they hold at the end; with the reader's last drain below two seconds.
 const FLUSH: Duration = Duration::from_millis(1500);
@@ -34,31 +35,28 @@ const FLUSH: Duration = Duration::from_millis(1500);
 /// The same at the end of a replay, which nobody waits for with a signal.
 const REPLAY_FLUSH: Duration = Duration::from_mins(1);
 
-/// What an agent is to do.
-pub struct Plan {
-    /// What to observe.
-    pub target: Target,
-    /// See [`Options::launching`].
-    pub launching: Option<(i32, String)>,
-    /// Kernel settings.
-    pub kernel: KernelArgs,
-    /// Pipeline settings.
-    pub pipeline: PipelineArgs,
-    /// Exporters.
-    pub output: OutputArgs,
-    /// Pages.
-    pub listen: Listen,
+/// A running agent.
+pub struct Handle {
+    /// The way to the observer, of use for [`crate::discovery::Target::Announced`].
+    pub commands: Commands,
 }
 
-/// Runs until `until` completes. `ready` is called when everything found at the start is in scope.
+/// Runs until `until` completes. `ready` is called when everything found at the start is in scope; commands are
+/// answered from then on.
 pub async fn trace(
-    plan: Plan,
-    ready: impl FnOnce(),
+    mut plan: Plan,
+    ready: impl FnOnce(Handle),
     until: impl Future<Output = ()>,
 ) -> Result<()> {
     // Everything that can be refused is refused before the kernel is touched.
-    let pipeline = Pipeline::new(pipeline_config(&plan.pipeline)?)?;
-    let export_config = export_config(&plan.output)?;
+    let config = plan::pipeline_config(&plan.pipeline)?;
+    let policy = plan::policy(&plan, &config);
+    let pipeline = Pipeline::new(config)?;
+    let export_config = plan::export_config(&plan.output)?;
+    let pod = match &plan.pod_file {
+        Some(path) => Some(PodFile::open(path)?),
+        None => None,
+    };
     let prometheus = export_config.prometheus;
     let admin = match plan.listen {
         Listen::On(address) => Some(Admin::bind(address).await?),
@@ -68,28 +66,39 @@ pub async fn trace(
     let (export, sink) = Export::start(export_config, containers.clone())?;
     let view = SharedView::default();
     let consumer = PipelineConsumer::new(pipeline, sink, Arc::clone(&view));
+    let (control, mailbox) = source::control();
     let registry = ExportRegistry {
         containers: containers.clone(),
+        reader: control.clone(),
     };
-    let kernel = Kernel::start(&plan, consumer, registry)?;
+    let task = Task {
+        target: plan.target.clone(),
+        options: plan::discovery_options(&plan),
+        policy,
+        pod,
+        ledger: plan.ledger.take(),
+    };
+    let kernel = Kernel::start(&plan, task, consumer, registry, (control, mailbox))?;
 
     let running = Arc::new(AtomicBool::new(true));
     if let Some(admin) = admin {
         let pages = AgentPages {
             probes: Arc::clone(&kernel.probes),
-            discovery: kernel.observer.discovery(),
+            observed: kernel.observer.observed(),
             containers,
             export: export.stats(),
             source: Arc::clone(&kernel.stats),
             pipeline: view,
             running: Arc::clone(&running),
             prometheus,
+            front_end: plan.front_end.take(),
         };
         tracing::info!(address = %admin.address(), "serving /metrics, /healthz, /readyz, /status");
         tokio::spawn(admin.serve(Arc::new(pages)));
     }
-    ready();
-    let followed = kernel.run(until).await;
+    let (commands, queue) = channel::channel(COMMAND_QUEUE);
+    ready(Handle { commands });
+    let followed = kernel.run(queue, until).await;
     running.store(false, Ordering::Release);
     // What was observed before a failure is sent all the same.
     export.shutdown(FLUSH).await;
@@ -101,7 +110,16 @@ pub async fn record(plan: Plan, file: &Path, until: impl Future<Output = ()>) ->
     let writer = Arc::new(Mutex::new(stream::Writer::create(file)?));
     let (failed, mut failure) = oneshot::channel();
     let consumer = FileConsumer::new(Arc::clone(&writer), failed);
-    let kernel = Kernel::start(&plan, consumer, FileRegistry { writer })?;
+    let config = plan::pipeline_config(&plan.pipeline)?;
+    let task = Task {
+        target: plan.target.clone(),
+        options: plan::discovery_options(&plan),
+        policy: plan::policy(&plan, &config),
+        pod: None,
+        ledger: None,
+    };
+    let registry = FileRegistry { writer };
+    let kernel = Kernel::start(&plan, task, consumer, registry, source::control())?;
     tracing::info!(file = %file.display(), "recording");
     let stats = Arc::clone(&kernel.stats);
     let mut error = None;
@@ -111,7 +129,9 @@ pub async fn record(plan: Plan, file: &Path, until: impl Future<Output = ()>) ->
             Ok(failed) = &mut failure => error = Some(failed),
         }
     };
-    kernel.run(end).await?;
+    // Nobody sends commands to a recorder.
+    let (_, queue) = channel::channel(1);
+    kernel.run(queue, end).await?;
     let delivered = stats.delivered.load(Ordering::Relaxed);
     tracing::info!(records = delivered, "recorded");
     // The last write may have failed too.
@@ -124,10 +144,15 @@ pub async fn record(plan: Plan, file: &Path, until: impl Future<Output = ()>) ->
 /// Runs the pipeline over a recorded file.
 pub async fn replay(file: &Path, pipeline: &PipelineArgs, output: &OutputArgs) -> Result<()> {
     let mut reader = stream::Reader::open(file)?;
-    let pipeline = Pipeline::new(pipeline_config(pipeline)?)?;
+    let pipeline = Pipeline::new(plan::pipeline_config(pipeline)?)?;
     let containers = Containers::new();
-    let (export, sink) = Export::start(export_config(output)?, containers.clone())?;
-    let registry = ExportRegistry { containers };
+    let (export, sink) = Export::start(plan::export_config(output)?, containers.clone())?;
+    // A replay feeds the pipeline itself.
+    let (reader_to_be, _) = source::control();
+    let registry = ExportRegistry {
+        containers,
+        reader: reader_to_be,
+    };
     let consumer = PipelineConsumer::new(pipeline, sink, SharedView::default());
     // Blocking, and on its own thread as the ring reader is: the exporters need the runtime.
     let outcome =
@@ -159,34 +184,28 @@ struct Kernel<R> {
     observer: Observer<R>,
     events: channel::Receiver<crate::discovery::Event>,
     reader: JoinHandle<()>,
-    control: mpsc::Sender<Control>,
+    control: ControlSender,
     stats: Arc<SourceStats>,
 }
 
 impl<R: Registry> Kernel<R> {
     /// Programs, then scope, then the reader: nothing is lost in between, the ring buffer holds it.
-    fn start(plan: &Plan, consumer: impl Consumer + 'static, registry: R) -> Result<Self> {
-        let options = LoadOptions {
-            ring_bytes: plan.kernel.ring_bytes,
-            report_newcomers: plan.target == Target::SharedNamespace,
-        };
-        let mut probes = Probes::load(options)?;
+    fn start(
+        plan: &Plan,
+        task: Task,
+        consumer: impl Consumer + 'static,
+        registry: R,
+        (control, mailbox): (ControlSender, Mailbox),
+    ) -> Result<Self> {
+        let mut probes = Probes::load(plan::load_options(plan)?)?;
         let ring = probes.take_ring()?;
         let scope = probes.take_scope()?;
-        let (control, commands) = mpsc::channel();
         let (lifecycle, events) = channel::channel(LIFECYCLE_QUEUE);
         let stats = Arc::new(SourceStats::default());
-        let observer = Observer::start(
-            plan.target.clone(),
-            discovery_options(plan),
-            scope,
-            registry,
-            control.clone(),
-            Arc::clone(&stats),
-        )?;
+        let observer = Observer::start(task, scope, registry, Arc::clone(&stats))?;
         let channels = Channels {
             lifecycle,
-            control: commands,
+            control: mailbox,
         };
         let reader = source::spawn(ring, consumer, channels, Arc::clone(&stats))
             .context("cannot start the reader's thread")?;
@@ -202,9 +221,13 @@ impl<R: Registry> Kernel<R> {
     }
 
     /// Follows until told to stop, then takes the last records out of the ring.
-    async fn run(self, until: impl Future<Output = ()>) -> Result<()> {
+    async fn run(
+        self,
+        commands: channel::Receiver<Command>,
+        until: impl Future<Output = ()>,
+    ) -> Result<()> {
         let followed = tokio::select! {
-            result = self.observer.run(self.events) => result,
+            result = self.observer.run(self.events, commands) => result,
             () = until => Ok(()),
         };
         // The reader is gone only if it panicked, which joining it shows.
@@ -219,70 +242,10 @@ impl<R: Registry> Kernel<R> {
     }
 }
 
-fn discovery_options(plan: &Plan) -> Options {
-    let host_name = std::env::var("NODE_NAME")
-        .ok()
-        .filter(|name| !name.is_empty())
-        .or_else(|| {
-            let name = nix::unistd::gethostname().ok()?;
-            name.into_string().ok()
-        });
-    Options {
-        capture: plan.kernel.capture_bytes,
-        launching: plan.launching.clone(),
-        naming: Naming {
-            service_name: plan.pipeline.service_name.clone(),
-            host_name,
-        },
-        ..Options::default()
-    }
-}
-
-fn pipeline_config(args: &PipelineArgs) -> Result<Config> {
-    let mut seed = [0; 32];
-    SysRng
-        .try_fill_bytes(&mut seed)
-        .context("cannot get random bytes from the system for trace ids")?;
-    Ok(Config {
-        seed,
-        sampler: Sampler::from_env_values(args.sampler.as_deref(), args.sampler_arg.as_deref())?,
-        routes: given(&args.routes),
-        ignore_paths: given(&args.ignore_paths),
-        protocols: (!args.protocols.is_empty()).then(|| args.protocols.clone()),
-        ..Config::default()
-    })
-}
-
-/// A list without the empty entry that a trailing separator leaves.
-fn given(list: &[String]) -> Vec<String> {
-    list.iter()
-        .filter(|entry| !entry.is_empty())
-        .cloned()
-        .collect()
-}
-
-fn export_config(args: &OutputArgs) -> Result<ExportConfig> {
-    let print = match args.print {
-        Some(Print::Text) => Some(PrintFormat::Text),
-        Some(Print::Json) => Some(PrintFormat::Json),
-        Some(Print::None) | None => None,
-    };
-    let flags = Flags {
-        endpoint: args.otlp_endpoint.clone(),
-        protocol: args.otlp_protocol.clone(),
-        print,
-        print_file: args.print_file.clone(),
-    };
-    let mut config = ExportConfig::from_env(&flags)?;
-    if args.print == Some(Print::None) {
-        config.print = None;
-    }
-    Ok(config)
-}
-
-/// Containers for the exporters.
+/// Containers for the exporters, and their settings for the pipeline.
 pub(crate) struct ExportRegistry {
     containers: Containers,
+    reader: ControlSender,
 }
 
 impl Registry for ExportRegistry {
@@ -291,8 +254,17 @@ impl Registry for ExportRegistry {
             .insert(Slot(slot), resource.into_iter().collect());
     }
 
+    fn configure(&mut self, slot: u32, config: &SlotConfig) {
+        // A reader that is gone has nothing left to read.
+        let _ = self
+            .reader
+            .send(Control::Configure(Slot(slot), Box::new(config.clone())));
+    }
+
     fn remove(&mut self, slot: u32) {
         self.containers.remove(Slot(slot));
+        // Nor to forget.
+        let _ = self.reader.send(Control::Forget(Slot(slot)));
     }
 }
 
@@ -308,6 +280,8 @@ impl Registry for FileRegistry {
             tracing::error!(%error, "a container's identity was not recorded");
         }
     }
+
+    fn configure(&mut self, _slot: u32, _config: &SlotConfig) {}
 
     fn remove(&mut self, _slot: u32) {}
 }

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pilotfish_abi::{DEFAULT_CAPTURE, MAX_CAPTURE};
+use pilotfish_workload::announcement::DEFAULT_SOCKET;
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Distributed traces and request metrics of one container, without touching it.
@@ -18,6 +19,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch the containers that share our pid namespace, or the named processes.
     Sidecar(SidecarArgs),
+    /// Serve the OCI hook on a host: watch every container that its annotations select.
+    Node(NodeArgs),
     /// Start a command and trace it and its children.
     Run(RunArgs),
     /// Say what this host and these privileges allow, and what is missing. Exit code 0 only if tracing can work.
@@ -42,6 +45,16 @@ pub struct SidecarArgs {
     pub pids: Vec<i32>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub config: ConfigArgs,
+    /// File with the annotations of our pod, written by a Downward API volume (`metadata.annotations`). It is read
+    /// again when it changes.
+    #[arg(long, value_name = "PATH", env = "PILOTFISH_ANNOTATIONS_FILE")]
+    pub annotations_file: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub annotations: AnnotationArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
     pub kernel: KernelArgs,
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help text is on the fields")]
@@ -52,6 +65,56 @@ pub struct SidecarArgs {
     /// Address of /metrics, /healthz, /readyz and /status; `off` for none.
     #[arg(long, value_name = "ADDRESS", env = "PILOTFISH_LISTEN", default_value = "0.0.0.0:9464", value_parser = parse_listen)]
     pub listen: Listen,
+}
+
+/// Arguments of `pilotfish node`.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// Unix socket that the hook announces containers on. Its directory is made for root only. A socket that the
+    /// service manager passes takes its place.
+    #[arg(long, value_name = "PATH", env = "PILOTFISH_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Where containers are remembered for a restart of the agent. Default: `containers` beside the socket.
+    #[arg(long, value_name = "DIRECTORY", env = "PILOTFISH_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// End when there has been no container and no request for this many seconds.
+    #[arg(long, value_name = "SECONDS", env = "PILOTFISH_EXIT_WHEN_IDLE")]
+    pub exit_when_idle: Option<u64>,
+    /// Also observe annotated containers that were started while no agent ran; they are found in the state
+    /// directories of runc and crun.
+    #[arg(long, value_name = "BOOL", env = "PILOTFISH_ADOPT", default_value_t = true, action = clap::ArgAction::Set)]
+    pub adopt: bool,
+    /// Also be a plug-in of containerd or CRI-O by the Node Resource Interface, which needs no hook.
+    #[arg(long, value_name = "SOCKET", env = "PILOTFISH_NRI", num_args = 0..=1, require_equals = true,
+          default_missing_value = pilotfish_nri::DEFAULT_SOCKET, conflicts_with = "exit_when_idle")]
+    pub nri: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub annotations: AnnotationArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub config: ConfigArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub kernel: KernelArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub pipeline: PipelineArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub output: OutputArgs,
+    /// Address of /metrics, /healthz, /readyz and /status; `off` for none.
+    #[arg(long, value_name = "ADDRESS", env = "PILOTFISH_LISTEN", default_value = "0.0.0.0:9464", value_parser = parse_listen)]
+    pub listen: Listen,
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigArgs {
+    /// YAML file with defaults for these flags, named as here without the dashes; flags and the environment win.
+    /// Without it /etc/pilotfish/config.yaml is read if it exists.
+    #[arg(long, value_name = "FILE", env = "PILOTFISH_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 /// Arguments of `pilotfish run`.
@@ -122,6 +185,38 @@ pub struct KernelArgs {
     #[arg(long, value_name = "BYTES", env = "PILOTFISH_RING_BYTES", default_value_t = crate::instrument::DEFAULT_RING_BYTES,
           value_parser = clap::value_parser!(u32).range(i64::from(crate::instrument::MIN_RING_BYTES)..=(1 << 30)))]
     pub ring_bytes: u32,
+}
+
+/// What annotations of pods and containers may ask for. They can only ask for less than the operator has, except
+/// where a maximum is given here.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AnnotationArgs {
+    /// Whether annotations are obeyed.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "SWITCH",
+        env = "PILOTFISH_ANNOTATIONS",
+        default_value = "on"
+    )]
+    pub annotations: Switch,
+    /// Most bytes per socket operation that an annotation may ask for; otherwise --capture-bytes.
+    #[arg(long, value_name = "BYTES", env = "PILOTFISH_MAX_CAPTURE_BYTES",
+          value_parser = clap::value_parser!(u32).range(64..=i64::from(MAX_CAPTURE)))]
+    pub max_capture_bytes: Option<u32>,
+    /// Largest share of traces, 0 to 1, that an annotation may ask for; otherwise that of the sampler.
+    #[arg(long, value_name = "RATIO", env = "PILOTFISH_MAX_SAMPLE_RATIO", value_parser = parse_ratio)]
+    pub max_sample_ratio: Option<f64>,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    #[default]
+    On,
+    /// No.
+    Off,
 }
 
 /// What is made of the bytes.
@@ -208,6 +303,13 @@ fn parse_listen(text: &str) -> Result<Listen, String> {
     })
 }
 
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|ratio| (0.0..=1.0).contains(ratio))
+        .ok_or_else(|| "expected a number from 0 to 1, such as 0.25".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +318,14 @@ mod tests {
     #[test]
     fn definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ratios_lie_between_0_and_1() {
+        assert_eq!(parse_ratio("0.25"), Ok(0.25));
+        for text in ["1.5", "-0.1", "NaN", "half", ""] {
+            assert!(parse_ratio(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     stream::{self, StreamError},
 };
 use pilotfish_export::ExportSink;
-use pilotfish_pipeline::{Pipeline, Record, Slot, Stats};
+use pilotfish_pipeline::{Pipeline, Record, Slot, SlotConfig, Stats};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
@@ -64,6 +64,16 @@ impl Consumer for PipelineConsumer {
         self.publish();
     }
 
+    fn configure(&mut self, slot: Slot, config: &SlotConfig) {
+        if let Err(error) = self.pipeline.configure(slot, config) {
+            tracing::error!(
+                slot = slot.0,
+                %error,
+                "settings of a container were refused; its former ones stay in force"
+            );
+        }
+    }
+
     fn forget(&mut self, slot: Slot) {
         self.pipeline.forget(slot, &mut self.sink);
         self.sink.flush();
@@ -120,6 +130,9 @@ impl Consumer for FileConsumer {
     fn tick(&mut self, _now: u64, unix_offset: i64) {
         self.write(|writer| writer.clock(unix_offset));
     }
+
+    /// Settings are not recorded: a replay has its own.
+    fn configure(&mut self, _slot: Slot, _config: &SlotConfig) {}
 
     fn forget(&mut self, _slot: Slot) {}
 

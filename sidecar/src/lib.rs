@@ -3,15 +3,20 @@
 //! The pure pipeline is `pilotfish-pipeline`, the exporters are `pilotfish-export`.
 
 pub mod agent;
+pub mod announced;
 pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod configuration;
 pub mod consume;
 pub mod discovery;
 pub mod instrument;
 pub mod launch;
+pub mod node;
 pub mod observe;
 pub mod pages;
+pub mod plan;
+pub mod policy;
 pub mod replay;
 pub mod source;
 pub mod stream;

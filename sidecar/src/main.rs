@@ -1,17 +1,19 @@
 //! The `pilotfish` command.
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use nix::sys::signal::Signal;
 use pilotfish::{
-    agent::{self, Plan},
+    agent::{self, Handle, Plan},
     check::Report,
-    cli::{Cli, Command, Listen, OutputArgs, PipelineArgs, RecordArgs, RunArgs, SidecarArgs},
+    cli::{Command, NodeArgs, RecordArgs, RunArgs, SidecarArgs},
+    configuration::{self, ParseError},
     discovery::Target,
     launch::{self, Waiting},
+    node::{Address, Node},
 };
 use std::{
     io::{IsTerminal, Write},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -23,7 +25,15 @@ const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     forget_empty_variables();
-    let cli = Cli::parse();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match configuration::parse(&arguments, Path::new(configuration::DEFAULT_FILE)) {
+        Ok(cli) => cli,
+        Err(ParseError::CommandLine(error)) => error.exit(),
+        Err(ParseError::Configuration(error)) => {
+            eprintln!("pilotfish: {error}");
+            return ExitCode::from(FAILURE);
+        }
+    };
     let filter =
         EnvFilter::try_from_env("PILOTFISH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -62,9 +72,11 @@ fn execute(command: Command) -> Result<u8> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    let mut held = None;
     let result = runtime.block_on(async {
         match command {
             Command::Sidecar(args) => sidecar(args).await,
+            Command::Node(args) => node(args, &mut held).await,
             Command::Run(args) => run(args).await,
             Command::Record(args) => record(args).await,
             Command::Replay(args) => agent::replay(&args.file, &args.pipeline, &args.output)
@@ -75,6 +87,8 @@ fn execute(command: Command) -> Result<u8> {
     });
     // A printer stuck in a write must not keep the process alive.
     runtime.shutdown_background();
+    // Only now may another agent take our place: the pages' port is free.
+    drop(held);
     result
 }
 
@@ -97,17 +111,46 @@ fn check(json: bool) -> Result<u8> {
 
 async fn sidecar(args: SidecarArgs) -> Result<u8> {
     let end = termination()?;
-    let target = target(args.pids);
     let plan = Plan {
-        target,
-        launching: None,
-        kernel: args.kernel,
         pipeline: args.pipeline,
+        annotations: args.annotations,
+        pod_file: args.annotations_file,
         output: args.output,
         listen: args.listen,
+        ..Plan::new(target(args.pids), args.kernel)
     };
-    agent::trace(plan, || tracing::info!("ready"), end).await?;
+    agent::trace(plan, |_| tracing::info!("ready"), end).await?;
     Ok(0)
+}
+
+async fn node(args: NodeArgs, held: &mut Option<Address>) -> Result<u8> {
+    let end = termination()?;
+    let node = Node::prepare(&args).await?;
+    let plan = Plan {
+        pipeline: args.pipeline,
+        annotations: args.annotations,
+        ledger: Some(Box::new(node.ledger())),
+        output: args.output,
+        listen: args.listen,
+        front_end: Some(node.front_end()),
+        ..Plan::new(Target::Announced, args.kernel)
+    };
+    let (started, handle) = tokio::sync::oneshot::channel();
+    let mut outcome = None;
+    let until = async {
+        if let Ok(Handle { commands }) = handle.await {
+            outcome = Some(node.serve(commands, end).await);
+        }
+    };
+    let ready = move |handle| {
+        // The other end waits for it in the same task.
+        let _ = started.send(handle);
+    };
+    let traced = agent::trace(plan, ready, until).await;
+    if let Some(served) = outcome {
+        *held = Some(served?);
+    }
+    traced.map(|()| 0)
 }
 
 async fn record(args: RecordArgs) -> Result<u8> {
@@ -119,14 +162,7 @@ async fn record(args: RecordArgs) -> Result<u8> {
             None => end.await,
         }
     };
-    let plan = Plan {
-        target: target(args.pids),
-        launching: None,
-        kernel: args.kernel,
-        pipeline: PipelineArgs::default(),
-        output: OutputArgs::default(),
-        listen: Listen::Off,
-    };
+    let plan = Plan::new(target(args.pids), args.kernel);
     agent::record(plan, &args.file, until).await?;
     Ok(0)
 }
@@ -140,12 +176,11 @@ async fn run(args: RunArgs) -> Result<u8> {
     let waiting = Waiting::fork(&args.command)?;
     let target = Target::Processes(vec![waiting.pid()]);
     let plan = Plan {
-        target,
         launching: Some((waiting.pid(), waiting.program_name())),
-        kernel: args.kernel,
         pipeline: args.pipeline,
         output: args.output,
         listen: args.listen,
+        ..Plan::new(target, args.kernel)
     };
     let (started, child) = tokio::sync::oneshot::channel();
     let (ended, end) = tokio::sync::oneshot::channel();
@@ -158,7 +193,7 @@ async fn run(args: RunArgs) -> Result<u8> {
         };
         let _ = ended.send(outcome);
     };
-    let ready = move || {
+    let ready = move |_| {
         let _ = started.send(waiting.go().map_err(anyhow::Error::from));
     };
     agent::trace(plan, ready, until).await?;

@@ -3,7 +3,8 @@
 use crate::{
     consume::SharedView,
     instrument::Probes,
-    observe::{SharedDiscovery, lock},
+    observe::{SharedObserved, lock},
+    policy::Decision,
     source::SourceStats,
 };
 use pilotfish_abi::{Counter, SlotCounters};
@@ -14,19 +15,27 @@ use pilotfish_export::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+/// Whoever announces containers, as the pages see it.
+pub trait FrontEnd: Send + Sync {
+    /// What it counts.
+    fn rows(&self) -> Vec<Row>;
+    /// Why it is not ready yet.
+    fn not_ready(&self) -> Option<String>;
+}
+
 /// Everything that the pages read. None of it is owned here.
 pub struct AgentPages {
     /// The programs, for their counters.
     pub probes: Arc<Mutex<Probes>>,
-    /// The process table.
-    pub discovery: SharedDiscovery,
+    /// Processes, containers and decisions.
+    pub observed: SharedObserved,
     /// The exporters' containers.
     pub containers: Containers,
     /// The exporters' accounts.
@@ -39,6 +48,8 @@ pub struct AgentPages {
     pub running: Arc<AtomicBool>,
     /// Whether `/metrics` shows the containers' metrics (`OTEL_METRICS_EXPORTER`), or only the agent's own.
     pub prometheus: bool,
+    /// Whoever announces containers.
+    pub front_end: Option<Arc<dyn FrontEnd>>,
 }
 
 impl Pages for AgentPages {
@@ -57,7 +68,8 @@ impl Pages for AgentPages {
         if !self.running.load(Ordering::Acquire) {
             reasons.push("the agent is ending".to_owned());
         }
-        let discovery = lock(&self.discovery);
+        reasons.extend(self.front_end.iter().filter_map(|front| front.not_ready()));
+        let discovery = &lock(&self.observed).discovery;
         if let Some(advice) = discovery.advice() {
             let count = discovery.unreadable().count();
             reasons.push(format!("{count} processes are not observed: {advice}"));
@@ -114,8 +126,11 @@ impl AgentPages {
     }
 
     fn discovery_status(&self) -> Value {
-        let discovery = lock(&self.discovery);
+        let observed = lock(&self.observed);
+        let discovery = &observed.discovery;
         json!({
+            "commands": observed.counters.iter().map(|(name, _, value)| (name, value)).collect::<BTreeMap<_, _>>(),
+            "annotations_file_warnings": observed.pod_warnings(),
             "processes": discovery.process_count(),
             "unreadable_processes": discovery.unreadable().collect::<Vec<_>>(),
             "advice": discovery.advice(),
@@ -123,28 +138,27 @@ impl AgentPages {
         })
     }
 
-    /// A container that yields nothing says why: its kernel counters show whether anything was seen at all.
+    /// A container that yields nothing says why.
     fn container_status(&self) -> Value {
-        let discovery = lock(&self.discovery);
+        let observed = lock(&self.observed);
         let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
-        let containers = discovery.containers().map(|container| {
-            let counters = probes.counters(container.slot).unwrap_or_default();
-            let resource: BTreeMap<String, String> = discovery
-                .resource(container.slot)
+        let containers = observed.discovery.containers().map(|container| {
+            let slot = container.slot;
+            let counters = probes.counters(slot).unwrap_or_default();
+            let resource: BTreeMap<String, String> = observed
+                .resource(slot)
                 .unwrap_or_default()
                 .into_iter()
                 .collect();
-            let of_sockets = counters
-                .get(Counter::Produced)
-                .saturating_sub(counters.get(Counter::Process));
-            let note = (of_sockets == 0)
-                .then_some("no socket of this container has carried data since it was found");
+            let decision = observed.decision(slot);
             json!({
-                "slot": container.slot,
+                "slot": slot,
                 "resource": resource,
                 "processes": container.processes,
+                "settings": decision.map(settings),
+                "warnings": decision.map(|decision| decision.warnings.as_slice()).unwrap_or_default(),
                 "kernel_counters_of_slot": named(&counters),
-                "note": note,
+                "note": decision.and_then(|decision| note(decision, &counters)),
             })
         });
         containers.collect()
@@ -182,6 +196,7 @@ impl AgentPages {
         rows.extend(self.pipeline_rows());
         rows.extend(self.discovery_rows());
         rows.extend(self.export.rows());
+        rows.extend(self.front_end.iter().flat_map(|front| front.rows()));
         rows.extend(own_process_rows());
         rows
     }
@@ -228,7 +243,8 @@ impl AgentPages {
     }
 
     fn discovery_rows(&self) -> Vec<Row> {
-        let discovery = lock(&self.discovery);
+        let observed = lock(&self.observed);
+        let discovery = &observed.discovery;
         let mut rows = vec![
             Row::gauge(
                 "processes",
@@ -240,15 +256,51 @@ impl AgentPages {
                 "Containers under observation.",
                 discovery.containers().count() as f64,
             ),
+            Row::gauge(
+                "annotation_warnings",
+                "Parts of annotations that are not obeyed, see /status.",
+                observed.warning_count() as f64,
+            ),
         ];
+        let counters = discovery.counters().iter();
         rows.extend(
-            discovery
-                .counters()
-                .iter()
+            counters
+                .chain(observed.counters.iter())
                 .map(|(name, help, value)| Row::counter(name, help, value)),
         );
         rows
     }
+}
+
+/// What was decided about a container.
+fn settings(decision: &Decision) -> Value {
+    let slot = &decision.slot;
+    json!({
+        "observed": decision.instrument,
+        "capture_bytes": decision.settings.capture,
+        "sampler": slot.sampler.to_string(),
+        "protocols": slot.protocols,
+        "ports": slot.ports,
+        "routes": slot.routes,
+        "ignore_paths": slot.ignore_paths,
+    })
+}
+
+/// Why a container yields nothing.
+fn note(decision: &Decision, counters: &SlotCounters) -> Option<&'static str> {
+    if !decision.instrument {
+        return Some("switched off by its annotations");
+    }
+    if decision.slot.protocols.as_ref().is_some_and(Vec::is_empty) {
+        return Some("no protocol is left for it");
+    }
+    if decision.slot.ports.as_ref().is_some_and(BTreeSet::is_empty) {
+        return Some("no port is left for it");
+    }
+    let of_sockets = counters
+        .get(Counter::Produced)
+        .saturating_sub(counters.get(Counter::Process));
+    (of_sockets == 0).then_some("no socket of this container has carried data since it was found")
 }
 
 fn named(counters: &SlotCounters) -> BTreeMap<&'static str, u64> {

@@ -1,4 +1,7 @@
 //! `pilotfish replay`: a recorded stream through the same consumer as a live one.
+//!
+//! A recording says who the containers were, not what was set for each: the settings of the replay's own flags hold
+//! for all of them.
 
 use crate::{
     observe::Registry,

@@ -1,5 +1,6 @@
 //! The file of `pilotfish record` and `pilotfish replay`: ring-buffer records as they came, with what is needed to
-//! understand them elsewhere.
+//! understand them elsewhere: the clock and the containers' resources. What the pipeline was told of each container is
+//! not in it: it does not change the records, and a replay has its own settings.
 //!
 //! Layout, native-endian: magic `PILOTFSH`, byte-order mark `0x01020304` (u32), format version (u16), record layout
 //! version (u16); then frames of kind (u32), length (u32) and that many bytes.

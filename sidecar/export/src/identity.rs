@@ -26,12 +26,27 @@ impl Resource {
             .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// The value as a number, for the keys that the semantic conventions define as integers.
-    pub(crate) fn integer(key: &str, value: &str) -> Option<i64> {
-        matches!(key, "process.pid" | "process.parent_pid")
-            .then(|| value.parse().ok())
-            .flatten()
+    /// The value in the type that the semantic conventions define for the key.
+    pub(crate) fn typed<'a>(key: &str, text: &'a str) -> Typed<'a> {
+        match key {
+            "process.pid" | "process.parent_pid" => {
+                text.parse().map_or(Typed::Text(text), Typed::Integer)
+            }
+            "container.image.tags" | "container.image.repo_digests" => {
+                Typed::List(text.split(',').collect())
+            }
+            _ => Typed::Text(text),
+        }
     }
+}
+
+/// A resource attribute's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Typed<'a> {
+    Text(&'a str),
+    Integer(i64),
+    /// Kept as one text, joined by commas.
+    List(Vec<&'a str>),
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Resource {
@@ -295,6 +310,15 @@ mod tests {
         before.record(&measurement(1, "/late", 1.0));
         assert_eq!(after.resource.get("service.name"), Some("nginx"));
         assert_eq!((after.series_count(), after.id), (2, before.id));
+    }
+
+    #[test]
+    fn values_have_the_types_of_the_conventions() {
+        assert_eq!(Resource::typed("process.pid", "7"), Typed::Integer(7));
+        assert_eq!(Resource::typed("process.pid", "x"), Typed::Text("x"));
+        assert_eq!(Resource::typed("container.id", "7"), Typed::Text("7"));
+        let tags = Resource::typed("container.image.tags", "1.27,latest");
+        assert_eq!(tags, Typed::List(vec!["1.27", "latest"]));
     }
 
     #[test]

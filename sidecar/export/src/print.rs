@@ -4,7 +4,7 @@
 //! nor the other exporters. Text lines are for people and may change; JSON lines are an interface.
 
 use crate::complaint::Complaint;
-use crate::identity::Resource;
+use crate::identity::{Resource, Typed};
 use crate::queue::{InFlight, Observed, Queue};
 use pilotfish_pipeline::{Attribute, Kind, Span, Status, Value};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -226,9 +226,10 @@ impl Serialize for JsonResource<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for (key, text) in self.0.iter() {
-            match Resource::integer(key, text) {
-                Some(number) => map.serialize_entry(key, &number)?,
-                None => map.serialize_entry(key, text)?,
+            match Resource::typed(key, text) {
+                Typed::Text(text) => map.serialize_entry(key, text)?,
+                Typed::Integer(number) => map.serialize_entry(key, &number)?,
+                Typed::List(texts) => map.serialize_entry(key, &texts)?,
             }
         }
         map.end()

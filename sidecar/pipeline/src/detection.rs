@@ -17,7 +17,6 @@ const MAX_RETAINED_BYTES: usize = 16 * 1024;
 const MAX_RETAINED_PIECES: usize = 128;
 
 /// The enabled protocols.
-#[derive(Clone)]
 pub(crate) struct Detector(Vec<&'static Protocol>);
 
 /// What the protocols together say about some bytes.
@@ -52,6 +51,18 @@ impl Detector {
                 .filter(|protocol| names.iter().any(|name| name == protocol.name))
                 .collect(),
         ))
+    }
+
+    /// True if this protocol is among them.
+    pub(crate) fn enables(&self, protocol: &'static Protocol) -> bool {
+        self.0
+            .iter()
+            .any(|&enabled| std::ptr::eq(enabled, protocol))
+    }
+
+    /// True if some protocol is among them that is not among `former`.
+    pub(crate) fn enables_more(&self, former: &Self) -> bool {
+        !self.0.iter().all(|&protocol| former.enables(protocol))
     }
 
     /// The strongest protocol that does not say no has the word, even if it needs more bytes.

@@ -1,5 +1,6 @@
 //! The two ends of a flow: who they are, and how two flows turn out to be one connection.
 
+use crate::model::Kind;
 use compact_str::{CompactString, ToCompactString};
 use pilotfish_abi::{Family, Header};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -47,6 +48,16 @@ pub(crate) enum Role {
     Server,
 }
 
+impl Role {
+    /// The role of the container in its span.
+    pub(crate) const fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Client => Self::Client,
+            Kind::Server => Self::Server,
+        }
+    }
+}
+
 impl Endpoints {
     /// Reads the ends from a socket record; `None` for an unknown address family.
     pub(crate) fn from_header(header: &Header) -> Option<Self> {
@@ -63,6 +74,15 @@ impl Endpoints {
             transport,
             netns: header.netns,
             ends,
+        })
+    }
+
+    /// The port of the server, if the local end has this role; `None` for unix sockets.
+    pub(crate) fn server_port(&self, role: Role) -> Option<u16> {
+        let (local, remote) = self.ends.as_ref()?;
+        Some(match role {
+            Role::Client => remote.port,
+            Role::Server => local.port,
         })
     }
 

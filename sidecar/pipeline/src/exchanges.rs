@@ -7,7 +7,7 @@ use crate::endpoints::{ConnectionPlace, Endpoints, Role};
 use crate::ids::Ids;
 use crate::model::{Kind, Slot, SpanId, TraceId};
 use crate::protocol::{ExchangeId, Moment, Started};
-use crate::sampling::Sampler;
+use crate::settings::{Settings, SettingsKey, SettingsTable};
 use crate::stats::Stats;
 use compact_str::CompactString;
 use hashbrown::HashMap;
@@ -45,6 +45,8 @@ pub(crate) struct Context {
 #[derive(Debug)]
 pub(crate) struct InProgress {
     pub(crate) slot: Slot,
+    /// In force for its container when it began, and for it to its end.
+    pub(crate) settings: SettingsKey,
     pub(crate) kind: Kind,
     pub(crate) at: Moment,
     pub(crate) wire: Option<WireContext>,
@@ -54,9 +56,17 @@ pub(crate) struct InProgress {
     pub(crate) context: Option<Context>,
 }
 
+/// An exchange that has finished.
+pub(crate) struct Ended<'a> {
+    pub(crate) started: InProgress,
+    pub(crate) context: Context,
+    pub(crate) settings: &'a Settings,
+}
+
 /// The facts of a flow that matter to its exchanges.
 pub(crate) struct Place<'a> {
     pub(crate) slot: Slot,
+    pub(crate) settings: SettingsKey,
     pub(crate) endpoints: &'a Endpoints,
     /// Stream offsets do not count from the connection's first byte.
     pub(crate) late: bool,
@@ -90,7 +100,6 @@ impl Candidates {
 }
 
 /// All exchanges in progress, and the ways to find a parent among them.
-#[derive(Debug)]
 pub(crate) struct Exchanges {
     pub(crate) table: SlotMap<ExchangeKey, InProgress>,
     /// Inbound exchanges by the thread that received their first byte.
@@ -101,11 +110,12 @@ pub(crate) struct Exchanges {
     pub(crate) clients: HashMap<ConnectionPlace, ExchangeKey>,
     pub(crate) servers: HashMap<ConnectionPlace, ExchangeKey>,
     pub(crate) ids: Ids,
-    pub(crate) sampler: Sampler,
+    /// What holds for them.
+    pub(crate) settings: SettingsTable,
 }
 
 impl Exchanges {
-    pub(crate) fn new(seed: [u8; 32], sampler: Sampler) -> Self {
+    pub(crate) fn new(seed: [u8; 32], settings: SettingsTable) -> Self {
         Self {
             table: SlotMap::with_key(),
             inbound_by_thread: HashMap::new(),
@@ -113,7 +123,7 @@ impl Exchanges {
             clients: HashMap::new(),
             servers: HashMap::new(),
             ids: Ids::new(seed),
-            sampler,
+            settings,
         }
     }
 
@@ -136,22 +146,20 @@ impl Exchanges {
         stats.exchanges_started = stats.exchanges_started.saturating_add(1);
         let Place {
             slot,
+            settings,
             endpoints,
             late,
         } = *place;
-        let role = match started.kind {
-            Kind::Client => Role::Client,
-            Kind::Server => Role::Server,
-        };
         let exchange = InProgress {
             slot,
+            settings,
             kind: started.kind,
             at: started.at,
             wire: wire_context(started, stats),
             place: if late {
                 None
             } else {
-                endpoints.place(role, started.at.offset)
+                endpoints.place(Role::of(started.kind), started.at.offset)
             },
             context: None,
         };
@@ -163,18 +171,23 @@ impl Exchanges {
         }
     }
 
-    /// Takes an exchange out that has finished, its context decided. `None` if it was not tracked.
+    /// Takes an exchange out that has finished. `None` if it was not tracked.
     pub(crate) fn finish(
         &mut self,
         flow: &mut FlowExchanges,
         id: ExchangeId,
         stats: &mut Stats,
-    ) -> Option<(InProgress, Context)> {
+    ) -> Option<Ended<'_>> {
         let key = take(flow, id)?;
         let context = self.decide(key, stats)?;
-        let exchange = self.remove(key)?;
+        let started = self.remove(key)?;
         stats.exchanges_finished = stats.exchanges_finished.saturating_add(1);
-        Some((exchange, context))
+        let settings = self.settings.get(started.settings, started.slot)?;
+        Some(Ended {
+            started,
+            context,
+            settings,
+        })
     }
 
     /// Forgets an exchange that will not finish.

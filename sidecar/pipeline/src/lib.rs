@@ -43,10 +43,11 @@ pub mod record;
 mod routes;
 pub mod sampling;
 pub mod semconv;
+mod settings;
 mod spans;
 pub mod stats;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, SlotConfig};
 pub use model::{
     Attribute, Instrument, Kind, Measurement, Sink, Slot, Span, SpanId, Status, TraceId, Value,
 };

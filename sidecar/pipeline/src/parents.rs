@@ -10,7 +10,7 @@
 
 use crate::context::WireContext;
 use crate::exchanges::{Context, ExchangeKey, Exchanges, InProgress};
-use crate::model::Kind;
+use crate::model::{Kind, SpanId, TraceId};
 use crate::stats::Stats;
 use compact_str::CompactString;
 
@@ -24,16 +24,30 @@ impl Exchanges {
         if exchange.context.is_some() {
             return exchange.context.clone();
         }
-        let context = match exchange.kind {
+        let Lineage {
+            trace_id,
+            parent,
+            parent_sampled,
+            remote_parent,
+            trace_state,
+        } = match exchange.kind {
             Kind::Server => self.decide_inbound(key, stats),
             Kind::Client => self.decide_outbound(key, stats),
         }?;
         let exchange = self.table.get_mut(key)?;
-        exchange.context = Some(context);
+        let settings = self.settings.get(exchange.settings, exchange.slot)?;
+        exchange.context = Some(Context {
+            trace_id,
+            span_id: self.ids.span_id(),
+            parent,
+            remote_parent,
+            sampled: settings.sampler().samples(trace_id, parent_sampled),
+            trace_state,
+        });
         exchange.context.clone()
     }
 
-    fn decide_inbound(&mut self, key: ExchangeKey, stats: &mut Stats) -> Option<Context> {
+    fn decide_inbound(&mut self, key: ExchangeKey, stats: &mut Stats) -> Option<Lineage> {
         let exchange = self.table.get(key)?;
         let wire = exchange.wire.clone();
         let client = exchange
@@ -49,14 +63,14 @@ impl Exchanges {
                     .is_none_or(|wire| wire.trace_id == client.trace_id) =>
             {
                 stats.parents_connection = stats.parents_connection.saturating_add(1);
-                self.child_of(&client)
+                Lineage::of_child(&client)
             }
-            (Some(wire), _) => self.continue_trace(wire, stats),
-            (None, _) => self.new_trace(),
+            (Some(wire), _) => Lineage::continued(wire, stats),
+            (None, _) => Lineage::new(self.ids.trace_id()),
         })
     }
 
-    fn decide_outbound(&mut self, key: ExchangeKey, stats: &mut Stats) -> Option<Context> {
+    fn decide_outbound(&mut self, key: ExchangeKey, stats: &mut Stats) -> Option<Lineage> {
         let exchange = self.table.get(key)?;
         let Some(wire) = exchange.wire.clone() else {
             return self.decide_by_thread(key, stats);
@@ -67,12 +81,12 @@ impl Exchanges {
         let forwarder = forwarder.and_then(|candidates| candidates.only());
         if let Some(inbound) = forwarder.and_then(|inbound| self.decide(inbound, stats)) {
             stats.parents_forwarded = stats.parents_forwarded.saturating_add(1);
-            return Some(self.child_of(&inbound));
+            return Some(Lineage::of_child(&inbound));
         }
-        Some(self.continue_trace(wire, stats))
+        Some(Lineage::continued(wire, stats))
     }
 
-    fn decide_by_thread(&mut self, key: ExchangeKey, stats: &mut Stats) -> Option<Context> {
+    fn decide_by_thread(&mut self, key: ExchangeKey, stats: &mut Stats) -> Option<Lineage> {
         let exchange = self.table.get(key)?;
         let started = exchange.at.time;
         let candidates = self
@@ -93,44 +107,52 @@ impl Exchanges {
             match inbound.and_then(|inbound| self.decide(inbound, stats)) {
                 Some(inbound) => {
                     stats.parents_thread = stats.parents_thread.saturating_add(1);
-                    self.child_of(&inbound)
+                    Lineage::of_child(&inbound)
                 }
-                None => self.new_trace(),
+                None => Lineage::new(self.ids.trace_id()),
             },
         )
     }
+}
 
-    fn child_of(&mut self, parent: &Context) -> Context {
-        Context {
+/// Where an exchange comes from.
+struct Lineage {
+    trace_id: TraceId,
+    parent: Option<SpanId>,
+    /// The decision about the parent, `None` for a root.
+    parent_sampled: Option<bool>,
+    remote_parent: bool,
+    trace_state: CompactString,
+}
+
+impl Lineage {
+    fn of_child(parent: &Context) -> Self {
+        Self {
             trace_id: parent.trace_id,
-            span_id: self.ids.span_id(),
             parent: Some(parent.span_id),
+            parent_sampled: Some(parent.sampled),
             remote_parent: false,
-            sampled: self.sampler.samples(parent.trace_id, Some(parent.sampled)),
             trace_state: parent.trace_state.clone(),
         }
     }
 
-    fn continue_trace(&mut self, wire: WireContext, stats: &mut Stats) -> Context {
+    fn continued(wire: WireContext, stats: &mut Stats) -> Self {
         stats.contexts_wire = stats.contexts_wire.saturating_add(1);
-        Context {
+        Self {
             trace_id: wire.trace_id,
-            span_id: self.ids.span_id(),
             parent: Some(wire.span_id),
+            parent_sampled: Some(wire.sampled),
             remote_parent: true,
-            sampled: self.sampler.samples(wire.trace_id, Some(wire.sampled)),
             trace_state: wire.trace_state,
         }
     }
 
-    fn new_trace(&mut self) -> Context {
-        let trace_id = self.ids.trace_id();
-        Context {
+    fn new(trace_id: TraceId) -> Self {
+        Self {
             trace_id,
-            span_id: self.ids.span_id(),
             parent: None,
+            parent_sampled: None,
             remote_parent: false,
-            sampled: self.sampler.samples(trace_id, None),
             trace_state: CompactString::default(),
         }
     }

@@ -1,7 +1,6 @@
 //! The entry: records and time in, results out.
 
-use crate::config::{Config, ConfigError};
-use crate::detection::Detector;
+use crate::config::{Config, ConfigError, SlotConfig};
 use crate::endpoints::{Endpoints, Transport};
 use crate::exchanges::Exchanges;
 use crate::flow::{Flow, Shared};
@@ -11,6 +10,7 @@ use crate::protocol::{Direction, PROTOCOLS, Protocol};
 use crate::reassembly::{Account, Operation};
 use crate::record::Record;
 use crate::routes::Routes;
+use crate::settings::SettingsTable;
 use crate::spans::Finisher;
 use crate::stats::Stats;
 use hashlink::LruCache;
@@ -46,8 +46,8 @@ impl Pipeline {
 
     /// As [`Self::new`], with another table of protocols than [`PROTOCOLS`].
     pub fn with_protocols(config: Config, table: &'static [Protocol]) -> Result<Self, ConfigError> {
-        config.check()?;
-        let routes = Routes::new(&config.routes, config.max_routes)?;
+        config.check_limits()?;
+        let settings = SettingsTable::new(config.defaults, table)?;
         Ok(Self {
             flows: LruCache::new_unbounded(),
             max_flows: config.max_flows,
@@ -56,12 +56,22 @@ impl Pipeline {
             unix_users: BTreeSet::new(),
             shared: Shared {
                 account: Account::default(),
-                detector: Detector::new(table, config.protocols.as_deref())?,
-                exchanges: Exchanges::new(config.seed, config.sampler),
-                finisher: Finisher::new(routes, &config.ignore_paths)?,
+                exchanges: Exchanges::new(config.seed, settings),
+                finisher: Finisher::new(Routes::new(config.max_routes)),
             },
             last_parser_tick: 0,
         })
+    }
+
+    /// Gives a container its own settings in place of the former ones; after an error those stay in force.
+    ///
+    /// They hold for exchanges that begin afterwards. A flow whose protocol was recognised keeps its parser; if the
+    /// new settings want no exchange of it, those in progress finish and it is read no longer. A flow that the former
+    /// settings did not want, but the new ones may, is read from its next bytes on.
+    ///
+    /// To be undone by [`Self::forget`], so that settings do not outnumber containers.
+    pub fn configure(&mut self, slot: Slot, config: &SlotConfig) -> Result<(), ConfigError> {
+        self.shared.exchanges.settings.configure(slot, config)
     }
 
     /// Takes one record. Records of one direction of a flow may come slightly out of order.
@@ -112,7 +122,7 @@ impl Pipeline {
         }
     }
 
-    /// Drops all state of a container that has ended.
+    /// Drops all state of a container that has ended, its settings too.
     pub fn forget(&mut self, slot: Slot, sink: &mut dyn Sink) {
         let of_slot = self.flows.iter().filter(|(_, flow)| flow.slot() == slot);
         let cookies: Vec<u64> = of_slot.map(|(&cookie, _)| cookie).collect();
@@ -120,6 +130,7 @@ impl Pipeline {
             self.end_flow(cookie, sink);
         }
         self.shared.finisher.forget(slot);
+        self.shared.exchanges.settings.forget(slot);
     }
 
     /// Shutdown: finishes or abandons every flow.
@@ -171,7 +182,13 @@ impl Pipeline {
                 stats.flows_late = stats
                     .flows_late
                     .saturating_add(u64::from(late || left.is_some()));
-                entry.insert(Flow::new(Slot(header.slot), endpoints, late, left))
+                let slot = Slot(header.slot);
+                let settings = &self.shared.exchanges.settings;
+                let flow = Flow::new(slot, endpoints, settings, late, left);
+                stats.flows_outside_ports = stats
+                    .flows_outside_ports
+                    .saturating_add(u64::from(flow.is_unwanted()));
+                entry.insert(flow)
             }
         };
         if flow.user != header.tgid {

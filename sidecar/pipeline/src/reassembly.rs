@@ -96,6 +96,18 @@ pub(crate) struct Offsets {
     received: u64,
 }
 
+impl Offsets {
+    /// The place at which an operation began.
+    pub(crate) const fn before(operation: &Operation<'_>) -> Self {
+        let (own, other) = (operation.offset, operation.opposite);
+        let (sent, received) = match operation.direction {
+            Direction::Sent => (own, other),
+            Direction::Received => (other, own),
+        };
+        Self { sent, received }
+    }
+}
+
 #[derive(Debug)]
 struct Held {
     direction: Direction,

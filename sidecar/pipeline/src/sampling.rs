@@ -1,6 +1,7 @@
 //! Head sampling, by the names and rules of the OpenTelemetry specification.
 
 use crate::model::TraceId;
+use std::fmt;
 
 /// Decides at the start of a trace whether its spans are exported. Measurements are never sampled.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,6 +82,18 @@ impl Sampler {
     }
 }
 
+impl fmt::Display for Sampler {
+    /// The specification's name, with the argument after `=` where there is one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlwaysOn => f.write_str("always_on"),
+            Self::AlwaysOff => f.write_str("always_off"),
+            Self::TraceIdRatio(ratio) => write!(f, "traceidratio={ratio}"),
+            Self::ParentBased(root) => write!(f, "parentbased_{root}"),
+        }
+    }
+}
+
 fn ratio(arg: Option<&str>) -> Result<f64, SamplerError> {
     let Some(arg) = arg else { return Ok(1.0) };
     arg.parse()
@@ -140,6 +153,13 @@ mod tests {
                 "{name:?} {arg:?}"
             );
         }
+    }
+
+    #[test]
+    fn shown_by_the_names_of_the_specification() {
+        assert_eq!(Sampler::default().to_string(), "parentbased_always_on");
+        let quarter = Sampler::ParentBased(Box::new(Sampler::TraceIdRatio(0.25)));
+        assert_eq!(quarter.to_string(), "parentbased_traceidratio=0.25");
     }
 
     #[test]

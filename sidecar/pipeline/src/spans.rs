@@ -1,11 +1,10 @@
 //! From a finished exchange to its span and its measurement.
 
-use crate::config::ConfigError;
 use crate::endpoints::{Endpoints, Transport};
-use crate::exchanges::{Context, InProgress};
+use crate::exchanges::{Context, Ended, InProgress};
 use crate::model::{Attribute, Kind, Measurement, Sink, Slot, Span, Value};
 use crate::protocol::Exchange;
-use crate::routes::Routes;
+use crate::routes::{Patterns, Routes};
 use crate::semconv;
 use crate::stats::Stats;
 use compact_str::CompactString;
@@ -17,46 +16,16 @@ const ADDED_ATTRIBUTES: usize = 10;
 /// Makes spans and measurements.
 pub(crate) struct Finisher {
     routes: Routes,
-    ignored: Vec<IgnoredPath>,
     /// Unix time minus `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) unix_offset: i64,
 }
 
-enum IgnoredPath {
-    Exact(String),
-    Prefix(String),
-}
-
-impl IgnoredPath {
-    fn parse(text: &str) -> Result<Self, ConfigError> {
-        if !text.starts_with('/') {
-            return Err(ConfigError::IgnorePath(text.to_owned()));
-        }
-        Ok(match text.strip_suffix('*') {
-            Some(prefix) => Self::Prefix(prefix.to_owned()),
-            None => Self::Exact(text.to_owned()),
-        })
-    }
-
-    fn matches(&self, path: &str) -> bool {
-        match self {
-            Self::Exact(exact) => path == exact,
-            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
-        }
-    }
-}
-
 impl Finisher {
-    pub(crate) fn new(routes: Routes, ignore_paths: &[String]) -> Result<Self, ConfigError> {
-        let ignored = ignore_paths
-            .iter()
-            .map(|path| IgnoredPath::parse(path))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
+    pub(crate) fn new(routes: Routes) -> Self {
+        Self {
             routes,
-            ignored,
             unix_offset: 0,
-        })
+        }
     }
 
     /// Forgets what was learned about a container.
@@ -67,22 +36,22 @@ impl Finisher {
     /// Hands the results of one exchange to the sink.
     pub(crate) fn finish(
         &mut self,
-        started: &InProgress,
-        context: Context,
+        ended: Ended<'_>,
         endpoints: &Endpoints,
         exchange: Exchange,
         stats: &mut Stats,
         sink: &mut dyn Sink,
     ) {
-        if self
-            .ignored
-            .iter()
-            .any(|ignored| ignored.matches(&exchange.path))
-        {
+        let Ended {
+            ref started,
+            context,
+            settings,
+        } = ended;
+        if settings.ignores(&exchange.path) {
             stats.exchanges_ignored = stats.exchanges_ignored.saturating_add(1);
             return;
         }
-        let route = self.route(started.slot, &exchange, stats);
+        let route = self.route(started.slot, &settings.patterns, &exchange, stats);
         stats.measurements = stats.measurements.saturating_add(1);
         sink.measurement(measurement(started, endpoints, &exchange, route.as_ref()));
         if context.sampled {
@@ -93,9 +62,15 @@ impl Finisher {
         }
     }
 
-    fn route(&mut self, slot: Slot, exchange: &Exchange, stats: &mut Stats) -> Option<Attribute> {
+    fn route(
+        &mut self,
+        slot: Slot,
+        patterns: &Patterns,
+        exchange: &Exchange,
+        stats: &mut Stats,
+    ) -> Option<Attribute> {
         let key = exchange.route_key?;
-        let (route, overflowed) = self.routes.route(slot, &exchange.path)?;
+        let (route, overflowed) = self.routes.route(slot, patterns, &exchange.path)?;
         if overflowed {
             stats.routes_overflowed = stats.routes_overflowed.saturating_add(1);
         }

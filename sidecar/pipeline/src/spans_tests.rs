@@ -1,12 +1,14 @@
-use super::{Finisher, IgnoredPath};
+use super::Finisher;
+use crate::config::SlotConfig;
 use crate::endpoints::Endpoints;
-use crate::exchanges::{Context, InProgress};
+use crate::exchanges::{Context, Ended, InProgress};
 use crate::model::{
     Attribute, Kind, Measurement, Sink, Slot, Span, SpanId, Status, TraceId, Value,
 };
-use crate::protocol::{Exchange, ExchangeId, Moment};
+use crate::protocol::{Exchange, ExchangeId, Moment, PROTOCOLS};
 use crate::routes::Routes;
 use crate::semconv;
+use crate::settings::{IgnoredPath, Settings, SettingsKey};
 use crate::stats::Stats;
 use compact_str::{CompactString, ToCompactString};
 use pilotfish_abi::{Family, Header};
@@ -74,11 +76,12 @@ impl Case {
     }
 
     fn finish(self) -> (Results, Stats) {
-        let mut finisher = Finisher::new(Routes::new(&[], 10).unwrap(), &[]).unwrap();
+        let mut finisher = Finisher::new(Routes::new(10));
         finisher.unix_offset = self.unix_offset;
         let endpoints = self.endpoints();
         let started = InProgress {
             slot: Slot(3),
+            settings: SettingsKey::default(),
             kind: self.kind,
             at: Moment {
                 time: 100,
@@ -98,14 +101,13 @@ impl Case {
         };
         let (mut results, mut stats) = (Results::default(), Stats::default());
         let exchange = self.exchange;
-        finisher.finish(
-            &started,
+        let settings = Settings::compile(SlotConfig::default(), PROTOCOLS).unwrap();
+        let ended = Ended {
+            started,
             context,
-            &endpoints,
-            exchange,
-            &mut stats,
-            &mut results,
-        );
+            settings: &settings,
+        };
+        finisher.finish(ended, &endpoints, exchange, &mut stats, &mut results);
         (results, stats)
     }
 

@@ -32,6 +32,8 @@ stats! {
     flows_evicted => "Flows that were dropped because the table was full.";
     flows_detected => "Flows whose protocol was recognised.";
     flows_unknown => "Flows whose opening bytes belong to no enabled protocol.";
+    flows_outside_ports => "Flows that are not read because their server port is not among those of their container's settings.";
+    flows_disabled => "Flows that are read no longer because their container's settings have disabled their protocol.";
     flows_opaque => "Flows that are read no longer: not their protocol any more (Upgrade, CONNECT), or without provable pairs.";
     flows_over_budget => "Flows that are read no longer because detection and parsers together kept too many bytes.";
     flows_lost_place => "Times that a parser lost its place in a flow and had to look for the next message.";

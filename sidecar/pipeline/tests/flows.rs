@@ -3,7 +3,7 @@
 mod wire;
 
 use pilotfish_abi::flag;
-use pilotfish_pipeline::{Config, ConfigError, Kind, Pipeline, Slot, Status};
+use pilotfish_pipeline::{Config, ConfigError, Kind, Pipeline, Slot, SlotConfig, Status};
 use wire::{Bench, LINES, Packet, Wire, text};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -291,9 +291,9 @@ fn an_unknown_address_family_is_counted() {
 #[test]
 fn ignored_paths_give_neither_span_nor_measurement() {
     let ignore_paths = vec!["/healthz".to_owned(), "/internal/*".to_owned()];
-    let mut bench = Bench::with(Config {
+    let mut bench = Bench::of(SlotConfig {
         ignore_paths,
-        ..Config::default()
+        ..SlotConfig::default()
     });
     let mut flow = server(1);
     for path in ["/healthz", "/internal/metrics", "/healthz/deep"] {
@@ -347,14 +347,18 @@ fn exchanges_in_progress_are_bounded_per_flow() {
 
 #[test]
 fn configuration_errors_name_what_is_wrong() {
-    let refuse = |config| {
+    let refuse = |defaults| {
+        let config = Config {
+            defaults,
+            ..Config::default()
+        };
         Pipeline::with_protocols(config, LINES)
             .err()
             .expect("accepted")
     };
-    let error = refuse(Config {
+    let error = refuse(SlotConfig {
         protocols: Some(vec!["http9".into()]),
-        ..Config::default()
+        ..SlotConfig::default()
     });
     assert_eq!(
         error,
@@ -363,15 +367,15 @@ fn configuration_errors_name_what_is_wrong() {
             known: "line".into()
         }
     );
-    let error = refuse(Config {
+    let error = refuse(SlotConfig {
         ignore_paths: vec!["healthz".into()],
-        ..Config::default()
+        ..SlotConfig::default()
     });
     assert_eq!(error, ConfigError::IgnorePath("healthz".into()));
     assert!(matches!(
-        refuse(Config {
+        refuse(SlotConfig {
             routes: vec!["/{".into()],
-            ..Config::default()
+            ..SlotConfig::default()
         }),
         ConfigError::Route { .. }
     ));
@@ -379,9 +383,9 @@ fn configuration_errors_name_what_is_wrong() {
 
 #[test]
 fn a_protocol_that_is_not_enabled_is_not_recognised() {
-    let mut bench = Bench::with(Config {
+    let mut bench = Bench::of(SlotConfig {
         protocols: Some(Vec::new()),
-        ..Config::default()
+        ..SlotConfig::default()
     });
     let mut flow = server(1);
     bench

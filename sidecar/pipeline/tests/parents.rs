@@ -2,7 +2,7 @@
 
 mod wire;
 
-use pilotfish_pipeline::{Config, Kind, Sampler, Span, SpanId};
+use pilotfish_pipeline::{Kind, Sampler, SlotConfig, Span, SpanId};
 use std::collections::HashSet;
 use wire::{Bench, PARENT, TRACE, Wire, text, traceparent};
 
@@ -410,11 +410,10 @@ fn a_close_changes_neither_thread_nor_addresses() {
 #[test]
 fn sampling_follows_the_parent_and_metrics_count_everything() {
     let unsampled = traceparent().replace("-01", "-00");
-    let config = Config {
+    let mut bench = Bench::of(SlotConfig {
         sampler: Sampler::default(),
-        ..Config::default()
-    };
-    let mut bench = Bench::with(config);
+        ..SlotConfig::default()
+    });
     let (mut server, mut client) = (inbound(1), outbound(2));
     bench
         .feed(server.receive(10, &format!("Q / {unsampled}\n")))
@@ -429,9 +428,9 @@ fn sampling_follows_the_parent_and_metrics_count_everything() {
     assert_eq!(bench.pipeline.stats().spans_unsampled, 2);
 
     let off = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
-    let mut bench = Bench::with(Config {
+    let mut bench = Bench::of(SlotConfig {
         sampler: off,
-        ..Config::default()
+        ..SlotConfig::default()
     });
     let mut server = inbound(1);
     bench

@@ -1,6 +1,6 @@
 //! Admission: from one process to its place, and into the scope.
 
-use pilotfish_abi::{Scope, Settings};
+use pilotfish_abi::Scope;
 use pilotfish_workload::{CgroupIdentity, Identity};
 use tracing::debug;
 
@@ -23,13 +23,13 @@ pub(super) enum Missed {
 }
 
 /// Where a process belongs.
-enum Place {
+pub(super) enum Place {
     /// In no container of ours to observe.
     Outside,
     /// In a container that has a slot.
     Known(u32),
     /// In a container that needs one.
-    New(Key, Identity),
+    New(Key, Box<Identity>),
 }
 
 impl<W: ScopeWriter> Discovery<W> {
@@ -55,20 +55,31 @@ impl<W: ScopeWriter> Discovery<W> {
         {
             return Ok(());
         }
-        // With another parent, either the real one is gone or the child is, and its number used again. A tree
-        // has nothing more to check against; the kernel's scope, which decides, does not go by numbers.
-        if subject.parent != parent && self.target == Target::SharedNamespace {
-            let place = self
-                .place(&subject)
-                .map_err(|error| self.missed(child, &error))?;
-            if !matches!(place, Place::Known(known) if known == slot) {
-                return Err(self.missed(child, &InspectError::Vanished));
+        // With another parent, either the real one is gone or the child is, and its number used again.
+        if subject.parent != parent {
+            match self.is_in(&subject, slot) {
+                Ok(true) => {}
+                Ok(false) => return Err(self.missed(child, &InspectError::Vanished)),
+                Err(error) => return Err(self.missed(child, &error)),
             }
         }
         self.check_room(child)?;
         self.counters.processes_inherited += 1;
         self.track(subject, slot);
         Ok(())
+    }
+
+    /// Whether a process can be one of a container's, whoever its parent is now.
+    fn is_in(&self, subject: &Subject, slot: u32) -> Result<bool, InspectError> {
+        match self.target {
+            Target::SharedNamespace => {
+                let place = self.place(subject)?;
+                Ok(matches!(place, Place::Known(known) if known == slot))
+            }
+            Target::Announced => self.may_be_orphan(subject, slot),
+            // A tree has nothing more to check against; the kernel's scope, which decides, does not go by numbers.
+            Target::Processes(_) => Ok(true),
+        }
     }
 
     /// A process in the table runs another program: it may have moved to another container since its fork.
@@ -110,6 +121,7 @@ impl<W: ScopeWriter> Discovery<W> {
         match &self.target {
             Target::SharedNamespace => self.place_by_container(subject),
             Target::Processes(named) => self.place_by_descent(subject, named),
+            Target::Announced => self.place_by_announcement(subject),
         }
     }
 
@@ -172,34 +184,34 @@ impl<W: ScopeWriter> Discovery<W> {
     fn known_or_new(&self, key: Key, identity: Identity) -> Place {
         match self.containers.slot_of(&key) {
             Some(slot) => Place::Known(slot),
-            None => Place::New(key, identity),
+            None => Place::New(key, Box::new(identity)),
         }
     }
 
-    /// The slot of a place; a new container is switched on in the kernel first.
+    /// The slot of a place.
     fn slot_for(&mut self, place: Place, subject: &Subject) -> Result<Option<u32>, Missed> {
-        let (key, identity) = match place {
-            Place::Outside => return Ok(None),
-            Place::Known(slot) => return Ok(Some(slot)),
-            Place::New(key, identity) => (key, identity),
-        };
+        match place {
+            Place::Outside => Ok(None),
+            Place::Known(slot) => Ok(Some(slot)),
+            Place::New(key, identity) => self.add_container(key, *identity, subject).map(Some),
+        }
+    }
+
+    /// Takes a slot. The kernel observes nothing in it before it is told to (see `observe`).
+    pub(super) fn add_container(
+        &mut self,
+        key: Key,
+        identity: Identity,
+        subject: &Subject,
+    ) -> Result<u32, Missed> {
         let Some(slot) = self.containers.next_slot() else {
             self.counters.containers_beyond_bound += 1;
             return Err(Missed::SlotsTaken);
         };
-        let settings = Settings {
-            enabled: 1,
-            capture: self.options.capture.min(pilotfish_abi::MAX_CAPTURE),
-        };
-        if let Err(error) = self.writer.settings(slot, settings) {
-            self.counters.settings_failures += 1;
-            debug!(slot, %error, "the kernel refused a container's settings");
-            return Err(Missed::KernelRefused);
-        }
         let first = self.newly_first(subject);
         self.containers.insert(slot, key, identity, first);
         self.changes.push(Change::ContainerAdded { slot });
-        Ok(Some(slot))
+        Ok(slot)
     }
 
     /// As [`first`], but a process that waits to execute its program is named by that program already.
@@ -214,7 +226,7 @@ impl<W: ScopeWriter> Discovery<W> {
     }
 
     /// Puts a process in scope: its life is checked once more after its identity was read.
-    fn seed(&mut self, subject: Subject, slot: u32) -> Result<(), Missed> {
+    pub(super) fn seed(&mut self, subject: Subject, slot: u32) -> Result<(), Missed> {
         self.check_room(subject.pid)?;
         let scope = Scope {
             slot,
@@ -274,6 +286,7 @@ impl<W: ScopeWriter> Discovery<W> {
             .containers
             .get(slot)
             .is_some_and(|container| container.first.pid == pid);
+        self.regroup(subject, slot);
         if names_it {
             self.rename(subject, slot);
         }
@@ -281,8 +294,12 @@ impl<W: ScopeWriter> Discovery<W> {
     }
 
     fn rename(&mut self, subject: &Subject, slot: u32) {
-        // Names only: without them the container keeps those that it has.
-        let identity = self.identity(subject).unwrap_or_default();
+        let found_here = self.target != Target::Announced;
+        // Names only: without them the container keeps those that it has, as it keeps those that were announced.
+        let identity = found_here
+            .then(|| self.identity(subject).ok())
+            .flatten()
+            .unwrap_or_default();
         if self.containers.rename(slot, first(subject), identity) {
             self.changes.push(Change::ContainerRenamed { slot });
         }
@@ -298,7 +315,7 @@ impl<W: ScopeWriter> Discovery<W> {
         ))
     }
 
-    fn withdraw(&mut self, subject: &Subject) {
+    pub(super) fn withdraw(&mut self, subject: &Subject) {
         match self
             .writer
             .remove(subject.pidfd())
@@ -315,7 +332,7 @@ impl<W: ScopeWriter> Discovery<W> {
     }
 
     /// Counts why a process was missed.
-    fn missed(&mut self, pid: i32, error: &InspectError) -> Missed {
+    pub(super) fn missed(&mut self, pid: i32, error: &InspectError) -> Missed {
         match error {
             InspectError::Vanished => {
                 self.counters.processes_vanished += 1;

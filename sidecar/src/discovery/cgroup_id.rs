@@ -22,6 +22,15 @@ pub fn cgroup_id(pid: i32) -> Option<u64> {
     fs::metadata(directory).ok().map(|metadata| metadata.ino())
 }
 
+/// Whether cgroups are version 2 alone here, so that the kernel side meets whatever enters a container by the
+/// group's id. Anywhere else containers may be told apart only by version 1 paths, which the kernel side cannot read.
+pub fn is_pure_v2() -> bool {
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|found| found.f_type == CGROUP2_MAGIC)
+}
+
+/// `CGROUP2_SUPER_MAGIC` (`include/uapi/linux/magic.h`).
+const CGROUP2_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
 /// The path of the v2 hierarchy, unless it is the root or outside our view.
 fn unified_path(cgroup: &str) -> Option<String> {
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;

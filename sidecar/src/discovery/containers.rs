@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use pilotfish_abi::MAX_SLOTS;
 use pilotfish_workload::Identity;
+use pilotfish_workload::announcement::Announcement;
+
+use super::groups::Groups;
 
 /// What makes two processes part of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +38,26 @@ pub struct First {
     pub executable: String,
 }
 
+/// The process that a runtime started a container with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Init {
+    /// Process id in our pid namespace.
+    pub pid: i32,
+    /// Start time, in clock ticks since boot.
+    pub start: u64,
+}
+
+/// What a runtime said about a container.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    /// Its last announcement.
+    pub announcement: Announcement,
+    /// Its first process.
+    pub init: Init,
+    /// By which a process is recognised that enters it later.
+    pub(super) groups: Groups,
+}
+
 /// One container under observation.
 #[derive(Clone, Debug)]
 pub struct Container {
@@ -42,14 +65,46 @@ pub struct Container {
     pub slot: u32,
     /// What its processes have in common.
     pub key: Key,
-    /// What `/proc` tells about it.
+    /// What its runtime and `/proc` tell about it.
     pub identity: Identity,
+    /// Of a container that was announced, not found.
+    pub announced: Option<Announced>,
     /// Its first process.
     pub first: First,
     /// Its processes; bounded by the process table.
     pub processes: BTreeSet<i32>,
     /// Since when a pass has found it without processes.
     empty_since: Option<Instant>,
+    /// Its runtime said so: no process joins it any more.
+    ended: bool,
+}
+
+impl Container {
+    /// The process whose cgroup is the container's: the one that its runtime started, or the oldest one found.
+    pub fn first_pid(&self) -> i32 {
+        self.announced
+            .as_ref()
+            .map_or(self.first.pid, |announced| announced.init.pid)
+    }
+
+    /// When its slot is to be freed, once it is known to be without processes.
+    fn expiry(&self, graces: Graces) -> Option<Instant> {
+        let grace = if self.ended {
+            graces.ended
+        } else {
+            graces.empty
+        };
+        self.empty_since.map(|since| since + grace)
+    }
+}
+
+/// How long slots are kept for late records.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Graces {
+    /// Of a container without processes.
+    pub(super) empty: Duration,
+    /// Of one that has ended.
+    pub(super) ended: Duration,
 }
 
 /// Slot allocation.
@@ -90,11 +145,71 @@ impl Containers {
             slot,
             key,
             identity,
+            announced: None,
             first,
             processes: BTreeSet::new(),
             empty_since: None,
+            ended: false,
         };
         self.by_slot.insert(slot, container);
+    }
+
+    /// Takes over what a runtime says about a container; true if that is news.
+    pub(super) fn announce(&mut self, slot: u32, identity: Identity, announced: Announced) -> bool {
+        let Some(container) = self.by_slot.get_mut(&slot) else {
+            return false;
+        };
+        let same = container.identity == identity
+            && container
+                .announced
+                .as_ref()
+                .is_some_and(|before| before.announcement == announced.announcement);
+        container.identity = identity;
+        container.announced = Some(announced);
+        !same
+    }
+
+    /// The cgroups of an announced container as they are now.
+    pub(super) fn regroup(&mut self, slot: u32, groups: Groups) {
+        if let Some(announced) = self
+            .by_slot
+            .get_mut(&slot)
+            .and_then(|container| container.announced.as_mut())
+        {
+            announced.groups = groups;
+        }
+    }
+
+    /// The announced container that a `/proc/PID/cgroup` text is of, the innermost one.
+    pub(super) fn slot_of_group(&self, cgroup: &str) -> Option<u32> {
+        let depth = |container: &Container| {
+            let announced = container.announced.as_ref().filter(|_| !container.ended)?;
+            Some((announced.groups.hold(cgroup)?, container.slot))
+        };
+        self.by_slot
+            .values()
+            .filter_map(depth)
+            .max()
+            .map(|(_, slot)| slot)
+    }
+
+    /// From now on nothing joins it, and its key is another container's if one comes.
+    pub(super) fn end(&mut self, slot: u32) {
+        if let Some(container) = self.by_slot.get_mut(&slot) {
+            container.ended = true;
+            self.by_key.remove(&container.key);
+        }
+    }
+
+    /// Takes back an insertion.
+    pub(super) fn discard(&mut self, slot: u32) {
+        if let Some(container) = self.by_slot.remove(&slot) {
+            self.by_key.remove(&container.key);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_slot.is_empty()
     }
 
     pub(super) fn join(&mut self, slot: u32, pid: i32) {
@@ -124,6 +239,10 @@ impl Containers {
         container.first = first;
         let known = &mut container.identity;
         known.container_name = known.container_name.take().or(identity.container_name);
+        known.k8s_container_name = known
+            .k8s_container_name
+            .take()
+            .or(identity.k8s_container_name);
         known.pod_uid = known.pod_uid.take().or(identity.pod_uid);
         known.runtime = known.runtime.or(identity.runtime);
         before
@@ -133,25 +252,34 @@ impl Containers {
             )
     }
 
-    /// Frees the slots of containers that have been without processes for the grace period, and returns them.
-    pub(super) fn sweep(&mut self, now: Instant, grace: Duration) -> Vec<u32> {
-        let mut expired = Vec::new();
+    /// Frees the slots of containers that have been without processes for their grace period, and returns them.
+    pub(super) fn sweep(&mut self, now: Instant, graces: Graces) -> Vec<Container> {
         for container in self
             .by_slot
             .values_mut()
             .filter(|container| container.processes.is_empty())
         {
-            let since = *container.empty_since.get_or_insert(now);
-            if now.saturating_duration_since(since) >= grace {
-                expired.push(container.slot);
-            }
+            container.empty_since.get_or_insert(now);
         }
-        for slot in &expired {
-            if let Some(container) = self.by_slot.remove(slot) {
-                self.by_key.remove(&container.key);
-            }
+        let expired: Vec<_> = self
+            .by_slot
+            .extract_if(.., |_, container| {
+                container.expiry(graces).is_some_and(|expiry| expiry <= now)
+            })
+            .map(|(_, container)| container)
+            .collect();
+        for container in expired.iter().filter(|container| !container.ended) {
+            self.by_key.remove(&container.key);
         }
         expired
+    }
+
+    /// When the next slot can be freed, as far as the last [`Self::sweep`] knew.
+    pub(super) fn next_expiry(&self, graces: Graces) -> Option<Instant> {
+        self.by_slot
+            .values()
+            .filter_map(|container| container.expiry(graces))
+            .min()
     }
 }
 
@@ -175,6 +303,36 @@ mod tests {
         Some(slot)
     }
 
+    const GRACES: Graces = Graces {
+        empty: Duration::from_secs(30),
+        ended: Duration::from_secs(1),
+    };
+
+    const NONE: [u32; 0] = [];
+
+    fn swept(containers: &mut Containers, now: Instant) -> Vec<u32> {
+        let expired = containers.sweep(now, GRACES);
+        expired
+            .into_iter()
+            .map(|container| container.slot)
+            .collect()
+    }
+
+    #[test]
+    fn an_ended_container_goes_soon_and_leaves_its_key_to_the_next() {
+        let mut containers = Containers::default();
+        let ended = add(&mut containers, "a").unwrap();
+        containers.end(ended);
+        let next = add(&mut containers, "a").unwrap();
+        containers.join(next, 5);
+        let start = Instant::now();
+        assert_eq!(swept(&mut containers, start), NONE);
+        assert_eq!(containers.next_expiry(GRACES), Some(start + GRACES.ended));
+        assert_eq!(swept(&mut containers, start + GRACES.ended), [ended]);
+        let key = Key::Container("a".to_owned());
+        assert_eq!(containers.slot_of(&key), Some(next));
+    }
+
     #[test]
     fn slots_are_bounded_and_reused_last() {
         let mut containers = Containers::default();
@@ -189,9 +347,8 @@ mod tests {
         for slot in [7, 3] {
             containers.leave(slot, 100);
         }
-        assert!(containers.sweep(start, Duration::from_secs(30)).is_empty());
-        let later = start + Duration::from_secs(30);
-        assert_eq!(containers.sweep(later, Duration::from_secs(30)), [3, 7]);
+        assert_eq!(swept(&mut containers, start), NONE);
+        assert_eq!(swept(&mut containers, start + GRACES.empty), [3, 7]);
         assert_eq!(containers.slot_of(&Key::Container("3".to_owned())), None);
         assert_eq!(add(&mut containers, "a"), Some(3));
         assert_eq!(add(&mut containers, "b"), Some(7));
@@ -202,16 +359,19 @@ mod tests {
     fn a_process_within_the_grace_period_keeps_the_slot() {
         let mut containers = Containers::default();
         let slot = add(&mut containers, "a").unwrap();
-        let (start, grace) = (Instant::now(), Duration::from_secs(30));
-        assert!(containers.sweep(start, grace).is_empty());
+        let (start, grace) = (Instant::now(), GRACES.empty);
+        assert_eq!(swept(&mut containers, start), NONE);
+        assert_eq!(containers.next_expiry(GRACES), Some(start + grace));
         containers.join(slot, 5);
-        assert!(containers.sweep(start + grace, grace).is_empty());
+        assert_eq!(containers.next_expiry(GRACES), None);
+        assert_eq!(swept(&mut containers, start + grace), NONE);
         containers.leave(slot, 5);
-        assert!(
-            containers.sweep(start + grace, grace).is_empty(),
+        assert_eq!(
+            swept(&mut containers, start + grace),
+            NONE,
             "the period begins anew"
         );
-        assert_eq!(containers.sweep(start + 2 * grace, grace), [slot]);
+        assert_eq!(swept(&mut containers, start + 2 * grace), [slot]);
         assert_eq!(add(&mut containers, "b"), Some(slot + 1));
     }
 

@@ -21,17 +21,16 @@ counters! {
     processes_seeded, "Processes put in scope by user space.";
     processes_inherited, "Processes that the kernel put in scope when their parent forked.";
     processes_moved, "Processes whose container changed when they executed a program.";
-    processes_withdrawn, "Processes taken out of scope because they turned out to be in our own container.";
+    processes_withdrawn, "Processes taken out of scope because their container had ended, or they were in our own.";
     processes_exited, "Processes that left the table.";
     processes_vanished, "Processes that exited while they were being attached.";
     processes_unreadable, "Processes not observed because /proc refused to tell which container they are in.";
     processes_beyond_bound, "Processes not observed because the process table was full.";
-    containers_beyond_bound, "Processes not observed because every container slot was taken.";
+    containers_beyond_bound, "Processes or announced containers not observed because every container slot was taken.";
     exits_unwatched, "Processes whose exit no pidfd reports, because the bound of open pidfds was reached.";
     records_without_process, "Process records whose process id or slot is not known here.";
     missed_by_records, "Processes that only the slow pass found.";
     scope_failures, "Processes not observed because the kernel refused to put them in scope.";
-    settings_failures, "Containers not observed, or not switched off, because the kernel refused their settings.";
     inspection_failures, "Processes not observed because /proc or a pidfd failed in an unexpected way.";
     passes_cut, "Passes over /proc that ended while they still found new processes.";
 }

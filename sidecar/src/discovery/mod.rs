@@ -6,10 +6,12 @@
 //! identity was read, so a recycled process id never gets in.
 
 mod admission;
+mod announce;
 mod cgroup_id;
 mod containers;
 mod counters;
 mod exits;
+mod groups;
 mod own;
 mod passes;
 mod resource;
@@ -18,15 +20,16 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use pilotfish_abi::{Scope, Settings};
+use pilotfish_abi::Scope;
 
-pub use cgroup_id::cgroup_id;
-pub use containers::{Container, First, Key};
+pub use announce::AnnounceError;
+pub use cgroup_id::{cgroup_id, is_pure_v2};
+pub use containers::{Announced, Container, First, Init, Key};
 pub use counters::Counters;
 pub use own::OwnContainer;
 pub use resource::{Naming, UNKNOWN_SERVICE, resource_attributes};
@@ -41,8 +44,6 @@ pub trait ScopeWriter {
     fn put(&mut self, pidfd: BorrowedFd<'_>, scope: Scope) -> io::Result<()>;
     /// Takes it out of scope.
     fn remove(&mut self, pidfd: BorrowedFd<'_>) -> io::Result<()>;
-    /// Sets how the tasks of a slot are observed; [`Settings::default`] switches the slot off.
-    fn settings(&mut self, slot: u32, settings: Settings) -> io::Result<()>;
 }
 
 /// What to observe.
@@ -52,6 +53,9 @@ pub enum Target {
     SharedNamespace,
     /// These processes, their threads, their present and future descendants, and nothing else.
     Processes(Vec<i32>),
+    /// The containers that a runtime announces ([`Discovery::announce`]), and nothing else; also in the host's pid
+    /// namespace.
+    Announced,
 }
 
 /// A process record of the kernel. Process ids are those of our pid namespace, 0 when unknown.
@@ -96,6 +100,11 @@ pub enum Change {
         /// Its slot.
         slot: u32,
     },
+    /// Its runtime says that a container has ended; none of its processes is in scope any more.
+    ContainerEnded {
+        /// Its slot, which it keeps for a moment.
+        slot: u32,
+    },
     /// A container's last process has been gone for the grace period; its slot is free.
     ContainerRemoved {
         /// The slot that it had.
@@ -127,10 +136,10 @@ pub enum Change {
 /// What the operator decided about discovery.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Bytes captured per socket operation, at most [`pilotfish_abi::MAX_CAPTURE`].
-    pub capture: u32,
     /// How long a container without processes keeps its slot, so that late records still find their resource.
     pub grace: Duration,
+    /// The same for one that its runtime says has ended.
+    pub ended_grace: Duration,
     /// Most processes in the table.
     pub max_processes: usize,
     /// Most pidfds held open to be told of exits, never more than half of the soft limit of open files;
@@ -145,8 +154,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            capture: pilotfish_abi::DEFAULT_CAPTURE,
             grace: Duration::from_secs(30),
+            ended_grace: Duration::from_secs(1),
             max_processes: 16_384,
             max_pidfds: 4096,
             naming: Naming::default(),
@@ -225,6 +234,7 @@ impl<W: ScopeWriter> Discovery<W> {
         let everything = match &target {
             Target::SharedNamespace => true,
             Target::Processes(named) => named.contains(&1),
+            Target::Announced => false,
         };
         if everything && own.is_in_host_pid_namespace() {
             return Err(DiscoveryError::HostPidNamespace);
@@ -255,11 +265,16 @@ impl<W: ScopeWriter> Discovery<W> {
         self.containers.get(slot)
     }
 
-    /// The OpenTelemetry resource of a slot's container.
-    pub fn resource(&self, slot: u32) -> Option<Vec<(String, String)>> {
+    /// The OpenTelemetry resource of a slot's container; `asked` as in [`resource_attributes`].
+    pub fn resource(
+        &self,
+        slot: u32,
+        asked: &BTreeMap<String, String>,
+    ) -> Option<Vec<(String, String)>> {
         Some(resource_attributes(
             self.containers.get(slot)?,
             &self.options.naming,
+            asked,
         ))
     }
 
@@ -285,7 +300,7 @@ impl<W: ScopeWriter> Discovery<W> {
 
     /// Whether whatever enters a container's cgroup belongs to what is observed.
     pub fn follows_cgroups(&self) -> bool {
-        self.target == Target::SharedNamespace
+        !matches!(self.target, Target::Processes(_))
     }
 
     /// The kernel's side.
@@ -293,7 +308,8 @@ impl<W: ScopeWriter> Discovery<W> {
         &mut self.writer
     }
 
-    fn take_changes(&mut self) -> Vec<Change> {
+    /// What became different since it was last asked; for [`Self::announce`], which has another answer as well.
+    pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
     }
 }

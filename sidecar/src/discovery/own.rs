@@ -54,6 +54,11 @@ impl OwnContainer {
         self.pid_namespace == HOST_PID_NAMESPACE
     }
 
+    /// Whether the cgroup paths of all processes can be seen as they are.
+    pub fn sees_host_cgroups(&self) -> bool {
+        self.cgroup_namespace == HOST_CGROUP_NAMESPACE
+    }
+
     /// Whether the cgroup path of a process can be that of a container with an id of an unusual form: it lives
     /// in another mount namespace, and in another cgroup than we do.
     pub(super) fn isolation(&self, mount_namespace: Option<u64>, cgroup: &str) -> Isolation {
@@ -81,7 +86,7 @@ impl OwnContainer {
         if mount_namespace.is_some() || (id.is_some() && own_id.is_some()) {
             return Belongs::ToOthers;
         }
-        if self.cgroup_namespace == HOST_CGROUP_NAMESPACE {
+        if self.sees_host_cgroups() {
             return Belongs::Undecidable;
         }
         if cgroup_paths(cgroup).any(|path| path == "/.." || path.starts_with("/../")) {

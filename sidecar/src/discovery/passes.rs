@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::admission::Missed;
+use super::containers::Graces;
 use super::subject::{self, start_of};
 use super::{Change, Discovery, DiscoveryError, Event, ScopeWriter, Target};
-use pilotfish_abi::Settings;
 
 /// Rounds over `/proc` in one pass. Each finds only what was forked before its parent was in scope, so a second
 /// round is nearly always empty.
@@ -69,13 +69,33 @@ impl<W: ScopeWriter> Discovery<W> {
             Ok(found) => self.counters.missed_by_records += found,
             Err(_) => self.counters.inspection_failures += 1,
         }
-        for slot in self.containers.sweep(now, self.options.grace) {
-            if self.writer.settings(slot, Settings::default()).is_err() {
-                self.counters.settings_failures += 1;
-            }
+        self.free_slots(now);
+        self.take_changes()
+    }
+
+    /// Frees slots whose grace period is over, and notices the containers for which it begins.
+    pub fn sweep(&mut self, now: Instant) -> Vec<Change> {
+        self.free_slots(now);
+        self.take_changes()
+    }
+
+    /// When [`Self::sweep`] will have something to free, as far as the last one knew.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.containers.next_expiry(self.graces())
+    }
+
+    pub(super) fn free_slots(&mut self, now: Instant) {
+        for container in self.containers.sweep(now, self.graces()) {
+            let slot = container.slot;
             self.changes.push(Change::ContainerRemoved { slot });
         }
-        self.take_changes()
+    }
+
+    fn graces(&self) -> Graces {
+        Graces {
+            empty: self.options.grace,
+            ended: self.options.ended_grace,
+        }
     }
 
     fn on_fork(&mut self, slot: u32, parent: u32, child: u32) {
@@ -112,7 +132,7 @@ impl<W: ScopeWriter> Discovery<W> {
         }
     }
 
-    fn drain_exits(&mut self) {
+    pub(super) fn drain_exits(&mut self) {
         loop {
             let exited = self.exits.exited();
             if exited.is_empty() {
@@ -142,7 +162,11 @@ impl<W: ScopeWriter> Discovery<W> {
     }
 
     /// Rounds until one finds nothing new; returns how many processes were found.
-    fn rounds(&mut self) -> std::io::Result<u64> {
+    pub(super) fn rounds(&mut self) -> std::io::Result<u64> {
+        // Whatever is to be found belongs to a container that is known already.
+        if self.target == Target::Announced && self.containers.is_empty() {
+            return Ok(0);
+        }
         let mut found = 0;
         for _ in 0..MAX_ROUNDS {
             let new = self.round()?;

@@ -1,9 +1,18 @@
 //! From a container to its OpenTelemetry resource.
 
+use std::collections::BTreeMap;
+
+use pilotfish_workload::Identity;
+
 use super::containers::{Container, Key};
 
 /// `service.name` when nothing better is known (OpenTelemetry resource semantic conventions).
 pub const UNKNOWN_SERVICE: &str = "unknown_service";
+
+const SERVICE_NAME: &str = "service.name";
+
+/// Keys that no annotation can set.
+const RESERVED: &[&str] = &["container.", "k8s.", "host.", "process.", "telemetry."];
 
 /// What the operator decided about names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,13 +24,18 @@ pub struct Naming {
 }
 
 impl Naming {
-    /// The first of: the operator's name, the container's name in its Kubernetes pod, the executable of the
-    /// container's first process, [`UNKNOWN_SERVICE`]. The workload's environment is never read for it: it holds
-    /// secrets, and an `OTEL_SERVICE_NAME` there is meant for an SDK inside.
-    pub fn service_name<'a>(&'a self, container: &'a Container) -> &'a str {
+    /// The first of: the operator's name, the name that was asked for or that follows from the container's identity
+    /// ([`pilotfish_workload::service`]), the executable of the container's first process, [`UNKNOWN_SERVICE`]. The
+    /// workload's environment is never read for it: it holds secrets, and an `OTEL_SERVICE_NAME` there is meant for an
+    /// SDK inside.
+    fn service_name<'a>(
+        &'a self,
+        container: &'a Container,
+        asked: &'a BTreeMap<String, String>,
+    ) -> &'a str {
         [
             self.service_name.as_deref(),
-            container.identity.container_name.as_deref(),
+            asked.get(SERVICE_NAME).map(String::as_str),
             Some(container.first.executable.as_str()),
         ]
         .into_iter()
@@ -30,9 +44,9 @@ impl Naming {
         .unwrap_or(UNKNOWN_SERVICE)
     }
 
-    /// `service.instance.id`: the container's id, which is unique already; else the host and the first process,
-    /// which stay the same when the agent restarts.
-    pub fn service_instance(&self, container: &Container) -> String {
+    /// `service.instance.id` where none is asked for: the container's id, which is unique already; else the host and
+    /// the first process, which stay the same when the agent restarts.
+    fn service_instance(&self, container: &Container) -> String {
         if let Some(id) = &container.identity.container_id {
             return id.clone();
         }
@@ -45,8 +59,61 @@ impl Naming {
 }
 
 /// The attributes of a container's resource, keys unique. `process.*` only while it has a single process.
-pub fn resource_attributes(container: &Container, naming: &Naming) -> Vec<(String, String)> {
-    let identity = &container.identity;
+///
+/// `asked` are attributes that its annotations ask for and `service.*` as it follows from its identity. They never
+/// replace what the runtime, the kernel or the operator say: keys of these come from elsewhere or not at all.
+///
+/// Values are text; where the semantic conventions want a list (`container.image.tags`,
+/// `container.image.repo_digests`), the elements are joined by commas, which cannot be part of one.
+pub fn resource_attributes(
+    container: &Container,
+    naming: &Naming,
+    asked: &BTreeMap<String, String>,
+) -> Vec<(String, String)> {
+    let mut attributes: BTreeMap<String, String> = asked
+        .iter()
+        .filter(|(key, _)| !is_reserved(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    attributes.insert(
+        SERVICE_NAME.to_owned(),
+        naming.service_name(container, asked).to_owned(),
+    );
+    attributes
+        .entry("service.instance.id".to_owned())
+        .or_insert_with(|| naming.service_instance(container));
+    let known = identity_attributes(&container.identity)
+        .into_iter()
+        .chain(process_attributes(container))
+        .chain([("host.name", naming.host_name.clone())]);
+    attributes.extend(known.filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    attributes.into_iter().collect()
+}
+
+/// Whether a key belongs to what only the runtime, the kernel or the operator can say.
+fn is_reserved(key: &str) -> bool {
+    RESERVED.iter().any(|prefix| key.starts_with(prefix))
+}
+
+fn identity_attributes(identity: &Identity) -> Vec<(&'static str, Option<String>)> {
+    let list = |values: &[String]| (!values.is_empty()).then(|| values.join(","));
+    let runtime = identity.runtime.map(|runtime| runtime.as_str().to_owned());
+    let image = &identity.image;
+    vec![
+        ("container.id", identity.container_id.clone()),
+        ("container.name", identity.container_name.clone()),
+        ("container.runtime", runtime),
+        ("container.image.name", image.name.clone()),
+        ("container.image.tags", list(&image.tags)),
+        ("container.image.repo_digests", list(&image.repo_digests)),
+        ("k8s.namespace.name", identity.namespace.clone()),
+        ("k8s.pod.name", identity.pod_name.clone()),
+        ("k8s.pod.uid", identity.pod_uid.clone()),
+        ("k8s.container.name", identity.k8s_container_name.clone()),
+    ]
+}
+
+fn process_attributes(container: &Container) -> [(&'static str, Option<String>); 2] {
     let single = match container.processes.first() {
         Some(pid) if container.processes.len() == 1 => Some(*pid),
         _ => None,
@@ -54,37 +121,17 @@ pub fn resource_attributes(container: &Container, naming: &Naming) -> Vec<(Strin
     let named_by_single =
         single == Some(container.first.pid) && !container.first.executable.is_empty();
     [
-        (
-            "service.name",
-            Some(naming.service_name(container).to_owned()),
-        ),
-        (
-            "service.instance.id",
-            Some(naming.service_instance(container)),
-        ),
-        ("container.id", identity.container_id.clone()),
-        ("container.name", identity.container_name.clone()),
-        (
-            "container.runtime",
-            identity.runtime.map(|runtime| runtime.as_str().to_owned()),
-        ),
-        ("k8s.pod.uid", identity.pod_uid.clone()),
-        ("k8s.container.name", identity.container_name.clone()),
-        ("host.name", naming.host_name.clone()),
         ("process.pid", single.map(|pid| pid.to_string())),
         (
             "process.executable.name",
             named_by_single.then(|| container.first.executable.clone()),
         ),
     ]
-    .into_iter()
-    .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-    .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use pilotfish_workload::{Identity, Runtime};
+    use pilotfish_workload::{Image, Runtime};
 
     use super::super::containers::{Containers, First};
     use super::*;
@@ -106,11 +153,36 @@ mod tests {
     fn in_pod() -> Identity {
         Identity {
             container_id: Some("abc".to_owned()),
-            container_name: Some("web".to_owned()),
+            container_name: Some("k8s_web_shop".to_owned()),
+            k8s_container_name: Some("web".to_owned()),
             runtime: Some(Runtime::CriO),
             pod_uid: Some("uid".to_owned()),
+            pod_name: Some("shop-0".to_owned()),
+            namespace: Some("prod".to_owned()),
+            image: Image {
+                name: Some("docker.io/library/nginx".to_owned()),
+                tags: vec!["1.27".to_owned(), "latest".to_owned()],
+                repo_digests: vec!["nginx@sha256:00".to_owned()],
+            },
             ..Identity::default()
         }
+    }
+
+    fn asked(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        pairs.iter().map(owned).collect()
+    }
+
+    fn of(
+        container: &Container,
+        naming: &Naming,
+        pairs: &[(&str, &str)],
+    ) -> BTreeMap<String, String> {
+        let attributes = resource_attributes(container, naming, &asked(pairs));
+        let count = attributes.len();
+        let unique: BTreeMap<_, _> = attributes.into_iter().collect();
+        assert_eq!(unique.len(), count, "keys are unique");
+        unique
     }
 
     #[test]
@@ -119,23 +191,16 @@ mod tests {
             service_name: Some("shop".to_owned()),
             host_name: None,
         };
-        let unnamed = Naming::default();
-        assert_eq!(
-            named.service_name(&container(in_pod(), "nginx", &[])),
-            "shop"
-        );
-        assert_eq!(
-            unnamed.service_name(&container(in_pod(), "nginx", &[])),
-            "web"
-        );
-        assert_eq!(
-            unnamed.service_name(&container(Identity::default(), "nginx", &[])),
-            "nginx"
-        );
-        assert_eq!(
-            unnamed.service_name(&container(Identity::default(), "", &[])),
-            UNKNOWN_SERVICE
-        );
+        let wish = [("service.name", "web")];
+        for (naming, wishes, executable, expected) in [
+            (&named, &wish[..], "nginx", "shop"),
+            (&Naming::default(), &wish[..], "nginx", "web"),
+            (&Naming::default(), &[], "nginx", "nginx"),
+            (&Naming::default(), &[], "", UNKNOWN_SERVICE),
+        ] {
+            let container = container(Identity::default(), executable, &[]);
+            assert_eq!(of(&container, naming, wishes)["service.name"], expected);
+        }
     }
 
     #[test]
@@ -144,21 +209,52 @@ mod tests {
             service_name: None,
             host_name: Some("node-1".to_owned()),
         };
-        let attributes = resource_attributes(&container(in_pod(), "nginx", &[40, 41]), &naming);
+        let wishes = [
+            ("service.name", "shop"),
+            ("service.instance.id", "prod.shop-0.web"),
+            ("team", "fish"),
+        ];
+        let attributes = of(&container(in_pod(), "nginx", &[40, 41]), &naming, &wishes);
         let expected = [
-            ("service.name", "web"),
-            ("service.instance.id", "abc"),
+            ("service.name", "shop"),
+            ("service.instance.id", "prod.shop-0.web"),
+            ("team", "fish"),
             ("container.id", "abc"),
-            ("container.name", "web"),
+            ("container.name", "k8s_web_shop"),
             ("container.runtime", "cri-o"),
+            ("container.image.name", "docker.io/library/nginx"),
+            ("container.image.tags", "1.27,latest"),
+            ("container.image.repo_digests", "nginx@sha256:00"),
+            ("k8s.namespace.name", "prod"),
+            ("k8s.pod.name", "shop-0"),
             ("k8s.pod.uid", "uid"),
             ("k8s.container.name", "web"),
             ("host.name", "node-1"),
         ];
-        assert_eq!(
-            attributes,
-            expected.map(|(key, value)| (key.to_owned(), value.to_owned()))
+        assert_eq!(attributes, asked(&expected));
+    }
+
+    #[test]
+    fn nothing_asked_for_replaces_what_is_known_or_pretends_to_be() {
+        let wishes = [
+            ("container.id", "forged"),
+            ("k8s.pod.name", "forged"),
+            ("k8s.node.name", "forged"),
+            ("host.name", "forged"),
+            ("process.pid", "1"),
+            ("telemetry.sdk.name", "forged"),
+        ];
+        let attributes = of(
+            &container(in_pod(), "nginx", &[40, 41]),
+            &Naming::default(),
+            &wishes,
         );
+        assert!(
+            attributes
+                .values()
+                .all(|value| value != "forged" && value != "1")
+        );
+        assert_eq!(attributes["container.id"], "abc");
     }
 
     #[test]
@@ -167,27 +263,26 @@ mod tests {
             service_name: None,
             host_name: Some("node-1".to_owned()),
         };
-        let attributes =
-            resource_attributes(&container(Identity::default(), "nginx", &[40]), &naming);
-        let value = |key: &str| {
-            attributes
-                .iter()
-                .find(|(k, _)| k == key)
-                .map(|(_, value)| value.as_str())
+        let single = |pid: i32| {
+            of(
+                &container(Identity::default(), "nginx", &[pid]),
+                &naming,
+                &[],
+            )
         };
-        assert_eq!(value("process.pid"), Some("40"));
-        assert_eq!(value("process.executable.name"), Some("nginx"));
-        assert_eq!(value("service.instance.id"), Some("node-1:40:5"));
-        assert_eq!(value("container.id"), None);
+        let attributes = single(40);
+        let expected = [
+            ("process.pid", "40"),
+            ("process.executable.name", "nginx"),
+            ("service.name", "nginx"),
+            ("service.instance.id", "node-1:40:5"),
+            ("host.name", "node-1"),
+        ];
+        assert_eq!(attributes, asked(&expected));
 
         // The first process left: its executable says nothing about the one that stayed.
-        let attributes =
-            resource_attributes(&container(Identity::default(), "nginx", &[41]), &naming);
-        assert!(attributes.contains(&("process.pid".to_owned(), "41".to_owned())));
-        assert!(
-            attributes
-                .iter()
-                .all(|(key, _)| key != "process.executable.name")
-        );
+        let attributes = single(41);
+        assert_eq!(attributes["process.pid"], "41");
+        assert!(!attributes.contains_key("process.executable.name"));
     }
 }

@@ -1,7 +1,9 @@
 //! Discovery against the real `/proc` and real child processes, with a recording kernel side.
 
+mod announced;
 mod descent;
 mod exits;
+mod group;
 mod namespace;
 
 use std::collections::BTreeMap;
@@ -10,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use pilotfish_abi::{Scope, Settings};
+use pilotfish_abi::Scope;
 
 use super::*;
 
@@ -18,7 +20,6 @@ use super::*;
 #[derive(Debug, Default)]
 struct Recorder {
     scope: BTreeMap<i32, Scope>,
-    settings: BTreeMap<u32, Settings>,
     refusal: Option<i32>,
     kill_before_put: Option<Child>,
 }
@@ -44,11 +45,6 @@ impl ScopeWriter for Recorder {
 
     fn remove(&mut self, pidfd: BorrowedFd<'_>) -> io::Result<()> {
         self.scope.remove(&pid_of(pidfd)?);
-        Ok(())
-    }
-
-    fn settings(&mut self, slot: u32, settings: Settings) -> io::Result<()> {
-        self.settings.insert(slot, settings);
         Ok(())
     }
 }

@@ -29,6 +29,13 @@ impl KernelScope {
         }
     }
 
+    /// Sets how the tasks of a slot are observed; [`Settings::default`] switches the slot off.
+    pub fn settings(&mut self, slot: u32, settings: Settings) -> io::Result<()> {
+        self.settings
+            .set(slot, SettingsValue(settings), 0)
+            .map_err(io::Error::other)
+    }
+
     /// From now on a process that executes a program inside this cgroup v2 group is in scope.
     ///
     /// # Errors
@@ -50,11 +57,5 @@ impl ScopeWriter for KernelScope {
 
     fn remove(&mut self, pidfd: BorrowedFd<'_>) -> io::Result<()> {
         task_storage::remove(self.scope.fd().as_fd(), pidfd)
-    }
-
-    fn settings(&mut self, slot: u32, settings: Settings) -> io::Result<()> {
-        self.settings
-            .set(slot, SettingsValue(settings), 0)
-            .map_err(io::Error::other)
     }
 }

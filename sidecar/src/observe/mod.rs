@@ -1,105 +1,47 @@
-//! The observer: keeps scope, containers and exporters in step with what discovery finds.
+//! The observer: keeps scope, containers and exporters in step with what discovery finds and runtimes announce.
+
+mod commands;
+mod gate;
+mod observed;
+mod pod_file;
+#[cfg(test)]
+mod tests;
 
 use crate::{
+    announced::{Command, Ledger},
     discovery::{
-        Change, Discovery, DiscoveryError, Event, Options, OwnContainer, ScopeWriter, Target,
+        Change, Container, Discovery, DiscoveryError, Event, Options, OwnContainer, Target,
         cgroup_id,
     },
     instrument::KernelScope,
-    source::{Control, SourceStats},
+    policy::Policy,
+    source::SourceStats,
 };
-use pilotfish_abi::{Scope, Settings};
-use pilotfish_pipeline::Slot;
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering, mpsc},
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::{io::unix::AsyncFd, sync::mpsc as channel, time::MissedTickBehavior};
 
+pub use gate::{Gate, Registry, SlotWriter};
+pub use observed::{CommandCounters, Observed};
+pub use pod_file::{MAX_FILE, Pod, PodFile, PodFileError};
+
 /// Interval of the slow procfs pass.
 const SLOW_PASS: Duration = Duration::from_secs(10);
 
-/// Shortest time between two passes that make up for lost process records.
+/// Shortest time between two passes that look for the rest of an announced container, or make up for lost process
+/// records.
 const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// Interval at which the annotations file is read; the kubelet takes up to a minute to write it.
+const POD_FILE: Duration = Duration::from_secs(2);
 
 /// Process records that may wait for discovery.
 pub const LIFECYCLE_QUEUE: usize = 4096;
-
-/// Who has to know of containers before their first span: exporters, or the recorded file.
-pub trait Registry {
-    /// A container appeared or changed its name.
-    fn set(&mut self, slot: u32, resource: Vec<(String, String)>);
-    /// A container is gone.
-    fn remove(&mut self, slot: u32);
-}
-
-/// Scope writer that holds back "observe this slot" until the registry knows the slot, so that no span can be
-/// without a resource.
-pub struct Gate {
-    kernel: KernelScope,
-    held: Vec<(u32, Settings)>,
-    /// Watched cgroups by slot.
-    cgroups: BTreeMap<u32, u64>,
-}
-
-impl Gate {
-    /// Puts a gate before the kernel's scope.
-    pub fn new(kernel: KernelScope) -> Self {
-        Self {
-            kernel,
-            held: Vec::new(),
-            cgroups: BTreeMap::new(),
-        }
-    }
-
-    /// Lets the kernel catch what enters the container by its cgroup. Where that is refused, the exec records of
-    /// newcomers and the slow pass do the same a little later.
-    fn watch(&mut self, slot: u32, cgroup: u64) {
-        self.unwatch(slot);
-        match self.kernel.watch_cgroup(cgroup, slot) {
-            Ok(()) => {
-                self.cgroups.insert(slot, cgroup);
-            }
-            Err(error) => tracing::warn!(slot, %error, "cgroup is not watched"),
-        }
-    }
-
-    fn unwatch(&mut self, slot: u32) {
-        if let Some(cgroup) = self.cgroups.remove(&slot)
-            && let Err(error) = self.kernel.unwatch_cgroup(cgroup)
-        {
-            tracing::warn!(slot, %error, "cgroup is still watched");
-        }
-    }
-
-    fn open(&mut self) -> io::Result<()> {
-        for (slot, settings) in self.held.drain(..) {
-            self.kernel.settings(slot, settings)?;
-        }
-        Ok(())
-    }
-}
-
-impl ScopeWriter for Gate {
-    fn put(&mut self, pidfd: BorrowedFd<'_>, scope: Scope) -> io::Result<()> {
-        self.kernel.put(pidfd, scope)
-    }
-
-    fn remove(&mut self, pidfd: BorrowedFd<'_>) -> io::Result<()> {
-        self.kernel.remove(pidfd)
-    }
-
-    fn settings(&mut self, slot: u32, settings: Settings) -> io::Result<()> {
-        if settings.enabled == 0 {
-            return self.kernel.settings(slot, settings);
-        }
-        self.held.push((slot, settings));
-        Ok(())
-    }
-}
 
 /// Why observing cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -116,36 +58,57 @@ pub enum ObserveError {
 }
 
 /// Shared with the status page.
-pub type SharedDiscovery = Arc<Mutex<Discovery<Gate>>>;
+pub type SharedObserved<K = KernelScope> = Arc<Mutex<Observed<K>>>;
 
 /// Locks it; a panic elsewhere leaves it readable.
-pub fn lock(discovery: &SharedDiscovery) -> MutexGuard<'_, Discovery<Gate>> {
-    discovery.lock().unwrap_or_else(PoisonError::into_inner)
+pub fn lock<K>(observed: &SharedObserved<K>) -> MutexGuard<'_, Observed<K>> {
+    observed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the observer is to do.
+pub struct Task {
+    /// What to observe.
+    pub target: Target,
+    /// How it is found.
+    pub options: Options,
+    /// What containers may ask for.
+    pub policy: Policy,
+    /// The annotations of our own pod.
+    pub pod: Option<(PodFile, Pod)>,
+    /// Who remembers announced containers.
+    pub ledger: Option<Box<dyn Ledger>>,
 }
 
 /// Follows processes until told to stop.
-pub struct Observer<R> {
-    discovery: SharedDiscovery,
+pub struct Observer<R, K = KernelScope> {
+    observed: SharedObserved<K>,
     exits: AsyncFd<OwnedFd>,
-    registry: R,
-    reader: mpsc::Sender<Control>,
+    gate: Gate<R>,
+    ledger: Option<Box<dyn Ledger>>,
+    /// Ids that the ledger holds, by slot.
+    ledgered: BTreeMap<u32, String>,
+    pod_file: Option<PodFile>,
     stats: Arc<SourceStats>,
     lost_seen: u64,
-    /// When a loss of process records was last made up for.
+    /// An announced container may have more processes than the one that was announced.
+    pass_wanted: bool,
+    /// When `/proc` was last looked through out of turn.
     caught_up: Instant,
+    /// When a slot is to be freed.
+    expiry: Option<Instant>,
 }
 
-impl<R: Registry> Observer<R> {
+impl<R: Registry, K: SlotWriter> Observer<R, K> {
     /// Finds what is there and puts it in scope.
     pub fn start(
-        target: Target,
-        options: Options,
-        scope: KernelScope,
+        task: Task,
+        kernel: K,
         registry: R,
-        reader: mpsc::Sender<Control>,
         stats: Arc<SourceStats>,
     ) -> Result<Self, ObserveError> {
-        let discovery = Discovery::new(target, Gate::new(scope), OwnContainer::detect()?, options)?;
+        let (pod_file, pod) = task.pod.unzip();
+        let own = OwnContainer::detect()?;
+        let discovery = Discovery::new(task.target, kernel, own, task.options)?;
         let exits = discovery
             .as_fd()
             .try_clone_to_owned()
@@ -153,87 +116,141 @@ impl<R: Registry> Observer<R> {
         // SAFETY: an owned descriptor, which nothing closes before the `AsyncFd` has deregistered it.
         let exits = unsafe { AsyncFd::register(exits) }
             .map_err(|error| ObserveError::Exits(error.into()))?;
-        let discovery = Arc::new(Mutex::new(discovery));
+        let shared = Observed::new(discovery, task.policy, pod.unwrap_or_default());
         let mut observer = Self {
-            discovery,
+            observed: Arc::new(Mutex::new(shared)),
             exits,
-            registry,
-            reader,
+            gate: Gate::new(registry),
+            ledger: task.ledger,
+            ledgered: BTreeMap::new(),
+            pod_file,
             stats,
             lost_seen: 0,
+            pass_wanted: false,
             caught_up: Instant::now(),
+            expiry: None,
         };
-        let changes = lock(&observer.discovery).initial_pass()?;
-        observer.apply(&changes)?;
+        let changes = lock(&observer.observed).discovery.initial_pass()?;
+        observer.follow(&changes)?;
         Ok(observer)
     }
 
-    /// The process table, for the status page.
-    pub fn discovery(&self) -> SharedDiscovery {
-        Arc::clone(&self.discovery)
+    /// What is observed, for the status page.
+    pub fn observed(&self) -> SharedObserved<K> {
+        Arc::clone(&self.observed)
     }
 
-    /// Runs until `events` is closed.
-    pub async fn run(mut self, mut events: channel::Receiver<Event>) -> Result<(), ObserveError> {
-        let mut slow = tokio::time::interval_at(tokio::time::Instant::now() + SLOW_PASS, SLOW_PASS);
+    /// Runs until `events` is closed. That `commands` is closed means that there will be none.
+    pub async fn run(
+        mut self,
+        mut events: channel::Receiver<Event>,
+        commands: channel::Receiver<Command>,
+    ) -> Result<(), ObserveError> {
+        let mut commands = Some(commands);
+        let start = tokio::time::Instant::now();
+        let mut slow = tokio::time::interval_at(start + SLOW_PASS, SLOW_PASS);
         slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pod_file = tokio::time::interval_at(start + POD_FILE, POD_FILE);
+        pod_file.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let changes = tokio::select! {
+            let due = self.due();
+            tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => lock(&self.discovery).on_event(event),
+                    Some(event) => self.on(|discovery, _| discovery.on_event(event))?,
                     None => return Ok(()),
                 },
                 ready = self.exits.readable() => {
                     ready.map_err(ObserveError::Exits)?.clear_ready();
-                    lock(&self.discovery).on_pid_exit()
+                    self.on(|discovery, _| discovery.on_pid_exit())?;
                 }
-                _ = slow.tick() => lock(&self.discovery).slow_pass(Instant::now()),
-            };
-            self.apply(&changes)?;
-            self.catch_up_after_loss()?;
+                command = next(&mut commands) => match command {
+                    Some(command) => self.handle(command)?,
+                    None => commands = None,
+                },
+                _ = slow.tick() => self.on(Discovery::slow_pass)?,
+                () = sleep_until(due) => self.on(Discovery::sweep)?,
+                _ = pod_file.tick(), if self.pod_file.is_some() => self.read_pod_file()?,
+            }
+            self.catch_up()?;
         }
     }
 
-    /// Process records were dropped: what they said is found in /proc.
-    fn catch_up_after_loss(&mut self) -> Result<(), ObserveError> {
+    fn on(
+        &mut self,
+        act: impl FnOnce(&mut Discovery<K>, Instant) -> Vec<Change>,
+    ) -> Result<(), ObserveError> {
+        let changes = act(&mut lock(&self.observed).discovery, Instant::now());
+        self.follow(&changes)
+    }
+
+    /// When there is something to do though nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let pass = self.pass_wanted.then(|| self.caught_up + CATCH_UP);
+        [self.expiry, pass].into_iter().flatten().min()
+    }
+
+    /// Process records were dropped, or a container was announced that may have been running already: what is not
+    /// known of it is found in /proc.
+    fn catch_up(&mut self) -> Result<(), ObserveError> {
         let lost = self.stats.lifecycle_lost.load(Ordering::Relaxed);
-        if lost == self.lost_seen {
-            return Ok(());
-        }
-        if self.caught_up.elapsed() < CATCH_UP {
+        let wanted = self.pass_wanted || lost != self.lost_seen;
+        if !wanted || self.caught_up.elapsed() < CATCH_UP {
             return Ok(());
         }
         self.caught_up = Instant::now();
+        self.pass_wanted = false;
         self.lost_seen = lost;
-        let changes = lock(&self.discovery).slow_pass(Instant::now());
-        self.apply(&changes)
+        self.on(Discovery::slow_pass)
+    }
+
+    /// The annotations changed: everything is decided anew.
+    fn read_pod_file(&mut self) -> Result<(), ObserveError> {
+        let Some(pod) = self.pod_file.as_mut().and_then(PodFile::poll) else {
+            return Ok(());
+        };
+        tracing::info!(
+            annotations = pod.annotations.len(),
+            "the pod's annotations changed"
+        );
+        let slots: Vec<u32> = {
+            let mut observed = lock(&self.observed);
+            observed.set_pod(pod);
+            let containers = observed.discovery.containers();
+            containers.map(|container| container.slot).collect()
+        };
+        slots.into_iter().try_for_each(|slot| self.decide(slot))
+    }
+
+    /// Applies changes, and begins the grace period of the containers that these left without processes.
+    fn follow(&mut self, changes: &[Change]) -> Result<(), ObserveError> {
+        let leaves = |change: &Change| {
+            matches!(
+                change,
+                Change::ProcessRemoved { .. } | Change::ContainerEnded { .. }
+            )
+        };
+        self.apply(changes)?;
+        let expired = self.expiry.is_some_and(|expiry| expiry <= Instant::now());
+        if expired || changes.iter().any(leaves) {
+            let freed = {
+                let discovery = &mut lock(&self.observed).discovery;
+                let freed = discovery.sweep(Instant::now());
+                self.expiry = discovery.next_expiry();
+                freed
+            };
+            self.apply(&freed)?;
+        }
+        Ok(())
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), ObserveError> {
-        let mut discovery = lock(&self.discovery);
         for change in changes {
             match *change {
                 Change::ContainerAdded { slot } | Change::ContainerRenamed { slot } => {
-                    if let Some(resource) = discovery.resource(slot) {
-                        tracing::info!(slot, service = service_name(&resource), "observing");
-                        self.registry.set(slot, resource);
-                    }
-                    if discovery.follows_cgroups() {
-                        let first = discovery
-                            .container(slot)
-                            .map(|container| container.first.pid);
-                        if let Some(cgroup) = first.and_then(cgroup_id) {
-                            discovery.writer().watch(slot, cgroup);
-                        }
-                    }
+                    self.decide(slot)?;
                 }
-                Change::ContainerRemoved { slot } => {
-                    tracing::info!(slot, "container ended");
-                    self.registry.remove(slot);
-                    discovery.writer().unwatch(slot);
-                    // A reader that is gone has nothing left to forget.
-                    let _ = self.reader.send(Control::Forget(Slot(slot)));
-                }
+                Change::ContainerEnded { slot } => self.ended(slot)?,
+                Change::ContainerRemoved { slot } => self.removed(slot)?,
                 Change::ProcessAdded { slot, pid } => {
                     tracing::debug!(slot, pid, "process in scope");
                 }
@@ -243,7 +260,66 @@ impl<R: Registry> Observer<R> {
                 Change::ProcessRemoved { slot, pid } => tracing::debug!(slot, pid, "process gone"),
             }
         }
-        discovery.writer().open().map_err(ObserveError::Settings)
+        Ok(())
+    }
+
+    /// Does with a container what the policy says, also when that or its names have changed.
+    fn decide(&mut self, slot: u32) -> Result<(), ObserveError> {
+        let mut observed = lock(&self.observed);
+        let Some(decision) = observed.decide(slot).cloned() else {
+            return Ok(());
+        };
+        let resource = observed.resource(slot).unwrap_or_default();
+        if decision.instrument {
+            tracing::info!(slot, service = service_name(&resource), "observing");
+        } else {
+            tracing::info!(slot, "switched off by its annotations");
+        }
+        let discovery = &mut observed.discovery;
+        let first = discovery
+            .container(slot)
+            .filter(|_| decision.instrument && discovery.follows_cgroups())
+            .map(Container::first_pid);
+        let kernel = discovery.writer();
+        self.gate
+            .obey(kernel, slot, resource, &decision)
+            .map_err(ObserveError::Settings)?;
+        if let Some(cgroup) = first.and_then(cgroup_id) {
+            self.gate.watch(kernel, slot, cgroup);
+        }
+        Ok(())
+    }
+
+    /// Its runtime says so. The slot stays until its last records are read.
+    fn ended(&mut self, slot: u32) -> Result<(), ObserveError> {
+        let mut observed = lock(&self.observed);
+        observed.counters.removals += 1;
+        self.gate
+            .silence(observed.discovery.writer(), slot)
+            .map_err(ObserveError::Settings)?;
+        drop(observed);
+        self.strike_out(slot);
+        Ok(())
+    }
+
+    fn removed(&mut self, slot: u32) -> Result<(), ObserveError> {
+        tracing::info!(slot, "container ended");
+        let mut observed = lock(&self.observed);
+        observed.forget(slot);
+        self.gate
+            .close(observed.discovery.writer(), slot)
+            .map_err(ObserveError::Settings)?;
+        drop(observed);
+        self.strike_out(slot);
+        Ok(())
+    }
+
+    fn strike_out(&mut self, slot: u32) {
+        if let Some(id) = self.ledgered.remove(&slot)
+            && let Some(ledger) = &mut self.ledger
+        {
+            ledger.removed(&id);
+        }
     }
 }
 
@@ -252,4 +328,19 @@ fn service_name(resource: &[(String, String)]) -> &str {
         .iter()
         .find(|(key, _)| key == "service.name")
         .map_or("", |(_, value)| value)
+}
+
+/// The next command; never comes when there are none.
+async fn next(commands: &mut Option<channel::Receiver<Command>>) -> Option<Command> {
+    match commands {
+        Some(commands) => commands.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
 }

@@ -1,10 +1,12 @@
 //! Spans and identities in the messages of `opentelemetry-proto`.
 
-use crate::identity::{Container, Resource};
+use crate::identity::{Container, Resource, Typed};
 use crate::queue::Observed;
 use opentelemetry_otlp::Protocol;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
 use opentelemetry_proto::tonic::trace::v1 as proto;
 use pilotfish_pipeline::{Attribute, Kind, Span, Status, Value};
@@ -117,10 +119,19 @@ fn key_value(key: &str, value: any_value::Value) -> KeyValue {
 
 pub(crate) fn resource(resource: &Resource) -> ProtoResource {
     let attributes = resource.iter().map(|(key, text)| {
-        let value = Resource::integer(key, text).map_or_else(
-            || any_value::Value::StringValue(text.to_owned()),
-            any_value::Value::IntValue,
-        );
+        let string = |text: &str| any_value::Value::StringValue(text.to_owned());
+        let value = match Resource::typed(key, text) {
+            Typed::Text(text) => string(text),
+            Typed::Integer(number) => any_value::Value::IntValue(number),
+            Typed::List(texts) => any_value::Value::ArrayValue(ArrayValue {
+                values: texts
+                    .into_iter()
+                    .map(|text| AnyValue {
+                        value: Some(string(text)),
+                    })
+                    .collect(),
+            }),
+        };
         key_value(key, value)
     });
     ProtoResource {

@@ -1,11 +1,17 @@
 //! The whole pipeline: a stream of records, as the ring buffer and recorded files carry them, each padded to eight
-//! bytes. Cookies and slots are folded onto a few, so that records meet in one flow.
+//! bytes. Cookies and slots are folded onto a few, so that records meet in one flow; what folding takes away from a slot
+//! decides whether its container's settings change before the record.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use pilotfish_abi::Header;
-use pilotfish_pipeline::{Config, Measurement, Pipeline, Record, Sink, Span};
-use std::collections::HashSet;
+use pilotfish_pipeline::{
+    Config, Measurement, Pipeline, Record, Sampler, Sink, Slot, SlotConfig, Span,
+};
+use std::collections::{BTreeSet, HashSet};
+
+/// Containers that records are folded onto.
+const SLOTS: u32 = 3;
 
 /// Fewer than there are cookies, so that eviction happens.
 const MAX_FLOWS: usize = 3;
@@ -40,6 +46,29 @@ impl Sink for Checked {
     }
 }
 
+/// Settings of which each bit is one part.
+fn change_settings(pipeline: &mut Pipeline, slot: Slot, bits: u32) {
+    let bit = |index: u32| bits >> index & 1 == 1;
+    let given = |is_given: bool, text: &str| is_given.then(|| text.to_owned()).into_iter();
+    let config = SlotConfig {
+        sampler: if bit(0) {
+            Sampler::AlwaysOff
+        } else {
+            Sampler::TraceIdRatio(if bit(1) { 2.0 } else { 0.5 })
+        },
+        routes: given(bit(2), "/{id}")
+            .chain(given(bit(3), "/{name}"))
+            .collect(),
+        ignore_paths: given(bit(4), "/a*").collect(),
+        protocols: bit(5).then(Vec::new),
+        ports: bit(6).then(|| BTreeSet::from([80, (bits >> 16) as u16])),
+    };
+    assert_eq!(
+        pipeline.configure(slot, &config).is_ok(),
+        config.check().is_ok()
+    );
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let Ok(mut pipeline) = Pipeline::new(Config {
         max_flows: MAX_FLOWS,
@@ -51,7 +80,14 @@ fuzz_target!(|bytes: &[u8]| {
     let mut rest = bytes;
     while let Ok(mut record) = Record::parse(rest) {
         record.header.cookie %= 5;
-        record.header.slot %= 3;
+        let change = record.header.slot / SLOTS;
+        record.header.slot %= SLOTS;
+        let slot = Slot(record.header.slot);
+        match change % 8 {
+            1 => pipeline.forget(slot, &mut sink),
+            2..=7 => change_settings(&mut pipeline, slot, change / 8),
+            _ => {}
+        }
         pipeline.on_tick(record.header.time, 0, &mut sink);
         pipeline.on_record(&record, &mut sink);
         assert!(pipeline.flows_open() <= MAX_FLOWS);

@@ -15,42 +15,55 @@ use tree::RouteTree;
 /// The route of every path that no more distinct route is left for.
 pub(crate) const OVERFLOW: CompactString = CompactString::const_new("/*");
 
-/// Explicit patterns, and what was learned per container.
-pub(crate) struct Routes {
-    patterns: matchit::Router<CompactString>,
-    learned: HashMap<Slot, RouteTree>,
-    limit: usize,
-}
+/// The explicit patterns of one container's settings.
+pub(crate) struct Patterns(matchit::Router<CompactString>);
 
-impl Routes {
-    /// Checks the patterns.
-    pub(crate) fn new(patterns: &[String], max_routes: usize) -> Result<Self, ConfigError> {
+impl Patterns {
+    /// Checks the patterns, also against each other.
+    pub(crate) fn new(patterns: &[impl AsRef<str>]) -> Result<Self, ConfigError> {
         let mut router = matchit::Router::new();
-        for pattern in patterns {
+        for pattern in patterns.iter().map(AsRef::as_ref) {
             let refused = |reason: String| ConfigError::Route {
-                pattern: pattern.clone(),
+                pattern: pattern.to_owned(),
                 reason,
             };
             if !pattern.starts_with('/') {
                 return Err(refused("it does not start with /".to_owned()));
             }
             router
-                .insert(pattern.as_str(), CompactString::from(pattern.as_str()))
+                .insert(pattern, CompactString::from(pattern))
                 .map_err(|error| refused(error.to_string()))?;
         }
-        Ok(Self {
-            patterns: router,
+        Ok(Self(router))
+    }
+}
+
+/// What was learned per container.
+pub(crate) struct Routes {
+    learned: HashMap<Slot, RouteTree>,
+    limit: usize,
+}
+
+impl Routes {
+    /// Gives each container at most `max_routes` distinct routes beside its patterns.
+    pub(crate) fn new(max_routes: usize) -> Self {
+        Self {
             learned: HashMap::new(),
             limit: max_routes,
-        })
+        }
     }
 
     /// The route of a path without its query; `None` for the empty path. True with it if the cap was met.
-    pub(crate) fn route(&mut self, slot: Slot, path: &str) -> Option<(CompactString, bool)> {
+    pub(crate) fn route(
+        &mut self,
+        slot: Slot,
+        patterns: &Patterns,
+        path: &str,
+    ) -> Option<(CompactString, bool)> {
         if path.is_empty() {
             return None;
         }
-        if let Ok(found) = self.patterns.at(path) {
+        if let Ok(found) = patterns.0.at(path) {
             return Some((found.value.clone(), false));
         }
         let tree = self
@@ -71,49 +84,56 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
-    use super::Routes;
+    use super::{Patterns, Routes};
     use crate::config::ConfigError;
     use crate::model::Slot;
 
-    fn routes(patterns: &[&str], max: usize) -> Result<Routes, ConfigError> {
-        let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
-        Routes::new(&patterns, max)
-    }
-
     #[test]
     fn patterns_win_over_the_heuristic() {
-        let mut routes = routes(&["/users/{id}", "/static/{*file}"], 10).unwrap();
+        let patterns = Patterns::new(&["/users/{id}", "/static/{*file}"]).unwrap();
+        let mut routes = Routes::new(10);
         for (path, expected) in [
             ("/users/alice", "/users/{id}"),
             ("/static/a/b.css", "/static/{*file}"),
             ("/users/alice/x", "/users/alice/x"),
         ] {
-            assert_eq!(routes.route(Slot(1), path).unwrap().0, expected);
+            assert_eq!(routes.route(Slot(1), &patterns, path).unwrap().0, expected);
         }
-        assert_eq!(routes.route(Slot(1), ""), None);
+        assert_eq!(routes.route(Slot(1), &patterns, ""), None);
     }
 
     #[test]
     fn bad_patterns_are_refused() {
         for bad in ["users", "/users/{", "/users/{a}{b}"] {
             assert!(
-                matches!(routes(&[bad], 10), Err(ConfigError::Route { pattern, .. }) if pattern == bad),
+                matches!(Patterns::new(&[bad]), Err(ConfigError::Route { pattern, .. }) if pattern == bad),
                 "{bad}"
             );
         }
-        assert!(routes(&["/users/{id}", "/users/{name}"], 10).is_err());
+        assert!(Patterns::new(&["/users/{id}", "/users/{name}"]).is_err());
     }
 
     #[test]
     fn the_cap_is_per_container_and_forgotten_with_it() {
-        let mut routes = routes(&[], 2).unwrap();
+        let (none, mut routes) = (Patterns::new(&[""; 0]).unwrap(), Routes::new(2));
         for path in ["/a", "/b"] {
-            assert_eq!(routes.route(Slot(1), path), Some((path.into(), false)));
+            assert_eq!(
+                routes.route(Slot(1), &none, path),
+                Some((path.into(), false))
+            );
         }
-        assert_eq!(routes.route(Slot(1), "/c"), Some(("/*".into(), true)));
-        assert_eq!(routes.route(Slot(1), "/a"), Some(("/a".into(), false)));
-        assert_eq!(routes.route(Slot(2), "/c"), Some(("/c".into(), false)));
+        for (slot, path, expected) in [
+            (1, "/c", ("/*", true)),
+            (1, "/a", ("/a", false)),
+            (2, "/c", ("/c", false)),
+        ] {
+            let expected = (expected.0.into(), expected.1);
+            assert_eq!(routes.route(Slot(slot), &none, path), Some(expected));
+        }
         routes.forget(Slot(1));
-        assert_eq!(routes.route(Slot(1), "/c"), Some(("/c".into(), false)));
+        assert_eq!(
+            routes.route(Slot(1), &none, "/c"),
+            Some(("/c".into(), false))
+        );
     }
 }

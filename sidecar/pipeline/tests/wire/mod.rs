@@ -14,8 +14,8 @@ use pilotfish_pipeline::protocol::{
     Verdict,
 };
 use pilotfish_pipeline::{
-    Config, Instrument, Kind, Measurement, Pipeline, Record, Sink, Span, SpanId, Status, TraceId,
-    Value,
+    Config, Instrument, Kind, Measurement, Pipeline, Record, Sink, SlotConfig, Span, SpanId,
+    Status, TraceId, Value,
 };
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -355,6 +355,14 @@ pub struct Bench {
 impl Bench {
     pub fn new() -> Self {
         Self::with(Config::default())
+    }
+
+    /// A pipeline whose containers have these settings.
+    pub fn of(defaults: SlotConfig) -> Self {
+        Self::with(Config {
+            defaults,
+            ..Config::default()
+        })
     }
 
     pub fn with(config: Config) -> Self {

@@ -32,16 +32,12 @@ fn one_slot_for_the_tree_named_by_its_root() {
             .values()
             .all(|scope| scope.slot == slot)
     );
-    let settings = Settings {
-        enabled: 1,
-        capture: pilotfish_abi::DEFAULT_CAPTURE,
-    };
-    assert_eq!(
-        discovery.writer.settings,
-        BTreeMap::from([(slot, settings)])
-    );
     assert_eq!(containers[0].first.pid, tree.root());
-    let resource: BTreeMap<_, _> = discovery.resource(slot).unwrap().into_iter().collect();
+    let resource: BTreeMap<_, _> = discovery
+        .resource(slot, &BTreeMap::new())
+        .unwrap()
+        .into_iter()
+        .collect();
     let executable = std::fs::read_link(format!("/proc/{}/exe", tree.root())).unwrap();
     assert_eq!(
         resource["service.name"],
@@ -171,7 +167,7 @@ fn an_exec_renames_a_container_that_is_named_by_it() {
     let mut family = Family::start_with(&mut command, 1);
     let mut discovery = discovery_of(family.root());
     let slot = discovery.containers().next().unwrap().slot;
-    let before = discovery.resource(slot).unwrap();
+    let before = discovery.resource(slot, &BTreeMap::new()).unwrap();
 
     drop(family.shell.stdin.take());
     while std::fs::read_to_string(format!("/proc/{}/comm", family.root())).unwrap() != "sleep\n" {
@@ -188,7 +184,7 @@ fn an_exec_renames_a_container_that_is_named_by_it() {
             Change::ProcessExecuted { slot, pid }
         ]
     );
-    let after = discovery.resource(slot).unwrap();
+    let after = discovery.resource(slot, &BTreeMap::new()).unwrap();
     assert_ne!(before, after);
     assert!(
         after

@@ -161,7 +161,7 @@ fn a_reused_process_id_is_another_process() {
 }
 
 #[test]
-fn a_slot_is_freed_after_the_grace_period_and_switched_off() {
+fn a_slot_is_freed_after_the_grace_period() {
     let mut family = Family::start("echo $$; exec sleep 1000", 1);
     let mut discovery = discovery_of(family.root());
     let slot = discovery.containers().next().unwrap().slot;
@@ -172,13 +172,12 @@ fn a_slot_is_freed_after_the_grace_period_and_switched_off() {
     let (start, grace) = (Instant::now(), Options::default().grace);
     assert_eq!(discovery.slow_pass(start), []);
     assert!(
-        discovery.resource(slot).is_some(),
+        discovery.resource(slot, &BTreeMap::new()).is_some(),
         "late records still find their resource"
     );
     assert_eq!(
         discovery.slow_pass(start + grace),
         [Change::ContainerRemoved { slot }]
     );
-    assert!(discovery.resource(slot).is_none());
-    assert_eq!(discovery.writer.settings[&slot], Settings::default());
+    assert!(discovery.resource(slot, &BTreeMap::new()).is_none());
 }

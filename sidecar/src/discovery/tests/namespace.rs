@@ -261,3 +261,40 @@ fn the_hosts_pid_namespace_is_refused() {
     )
     .unwrap();
 }
+
+#[test]
+fn a_container_outside_of_our_pid_namespace_is_not_visible() {
+    use pilotfish_workload::{Identity, announcement::Announcement};
+    use std::os::fd::{FromRawFd, OwnedFd};
+
+    if std::env::var_os(INSIDE).is_none() {
+        let own = rustix::process::getpid();
+        let outside =
+            rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty()).unwrap();
+        // The test inside inherits it.
+        rustix::io::fcntl_setfd(&outside, rustix::io::FdFlags::empty()).unwrap();
+        assert!(!inside(
+            "a_container_outside_of_our_pid_namespace_is_not_visible"
+        ));
+        return;
+    }
+    let is_pidfd = |fd: &i32| {
+        let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
+        link.to_string_lossy().contains("pidfd")
+    };
+    let inherited = (3..64).find(is_pidfd).expect("a pidfd from outside");
+    // SAFETY: nothing else in this process knows of the descriptor.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(inherited) };
+    let announcement = Announcement {
+        id: "a".to_owned(),
+        pid: 1,
+        identity: Identity::default(),
+        annotations: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        warnings: Vec::new(),
+    };
+    let mut discovery = discovery(Target::Announced);
+    let refused = discovery.announce(announcement, pidfd.as_fd()).unwrap_err();
+    assert_eq!(refused, AnnounceError::NotVisible);
+    assert!(refused.to_string().contains("hostPID"));
+}

@@ -1,16 +1,19 @@
 //! The ring reader: one OS thread that drains the ring buffer and never waits for anything but time.
 
+mod control;
+
+pub use control::{Control, ControlSender, Mailbox, ReaderGone, control};
+
 use crate::{clock, discovery};
 use aya::maps::{MapData, RingBuf};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use pilotfish_abi::{Header, Kind};
-use pilotfish_pipeline::{Record, Slot};
+use pilotfish_pipeline::{Record, Slot, SlotConfig};
 use std::{
     os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc,
     },
     thread::{self, JoinHandle},
 };
@@ -24,7 +27,7 @@ const IDLE_WAIT_MS: u8 = 25;
 const TICK: u64 = 100_000_000;
 /// Longest time for what is left in the ring at the end, nanoseconds.
 const LAST_DRAIN: u64 = 300_000_000;
-/// Records handled before control messages and the clock get their turn.
+/// Records handled before the ends of containers, the end of the reader and the clock get their turn.
 const BATCH: usize = 4096;
 
 /// What becomes of the records.
@@ -35,7 +38,9 @@ pub trait Consumer: Send {
     fn drained(&mut self);
     /// About ten times a second. `now` is `CLOCK_MONOTONIC`, `unix_offset` Unix time minus that, nanoseconds.
     fn tick(&mut self, now: u64, unix_offset: i64);
-    /// A container is gone.
+    /// Settings of a container, in force from the next record on.
+    fn configure(&mut self, slot: Slot, config: &SlotConfig);
+    /// A container is gone, its settings too.
     fn forget(&mut self, slot: Slot);
     /// True while what was given is not worked off; the ring reader cannot wait for that, a replay can.
     fn is_behind(&self) -> bool {
@@ -43,14 +48,6 @@ pub trait Consumer: Send {
     }
     /// The end: nothing follows.
     fn finish(&mut self);
-}
-
-/// Messages to the reader.
-pub enum Control {
-    /// A container ended; its slot will be used again.
-    Forget(Slot),
-    /// Drain once more, finish, end.
-    Stop,
 }
 
 /// What the reader counts; shared with `/metrics` and `/status`.
@@ -71,7 +68,7 @@ pub struct Channels {
     /// Process records for discovery.
     pub lifecycle: tokio::sync::mpsc::Sender<discovery::Event>,
     /// Messages to the reader.
-    pub control: mpsc::Receiver<Control>,
+    pub control: Mailbox,
 }
 
 /// Starts the reader.
@@ -115,7 +112,7 @@ impl<C: Consumer> Reader<C> {
         loop {
             let records = self.drain();
             self.tick_if_due();
-            if self.stop_requested() {
+            if self.channels.control.after_drain(&mut self.consumer) {
                 break;
             }
             match records {
@@ -135,6 +132,7 @@ impl<C: Consumer> Reader<C> {
         while records < BATCH {
             let Some(item) = self.ring.next() else { break };
             records += 1;
+            self.channels.control.before_record(&mut self.consumer);
             match Record::parse(&item) {
                 Ok(record) => match lifecycle_event(&record) {
                     Some(event) => {
@@ -165,16 +163,6 @@ impl<C: Consumer> Reader<C> {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.consumer.tick(now, clock::unix_offset());
-        }
-    }
-
-    fn stop_requested(&mut self) -> bool {
-        loop {
-            match self.channels.control.try_recv() {
-                Ok(Control::Forget(slot)) => self.consumer.forget(slot),
-                Ok(Control::Stop) | Err(mpsc::TryRecvError::Disconnected) => return true,
-                Err(mpsc::TryRecvError::Empty) => return false,
-            }
         }
     }
 

@@ -1,13 +1,17 @@
 //! One flow: reassembly, then detection, then a parser whose events become exchanges.
 
-use crate::detection::{Detector, Opening, Outcome};
-use crate::endpoints::{Endpoints, Transport};
-use crate::exchanges::{Exchanges, FlowExchanges, Place};
+mod delivery;
+
+use crate::detection::Opening;
+use crate::endpoints::Endpoints;
+use crate::exchanges::{Exchanges, FlowExchanges};
 use crate::idle::{Allowance, Left};
 use crate::model::{Sink, Slot};
-use crate::protocol::{Direction, Event, Events, FlowInfo, Loss, Moment, Parser};
-use crate::reassembly::{Account, Operation, PATIENCE, Piece, Pieces, Reassembly};
+use crate::protocol::{Parser, Protocol};
+use crate::reassembly::{Account, Offsets, Operation, PATIENCE, Reassembly};
+use crate::settings::{InForce, SettingsTable, Unwanted};
 use crate::spans::Finisher;
+use delivery::Delivery;
 
 /// Nanoseconds without a record after which a process is not expected to read what a closed connection left for it.
 const UNREAD_PATIENCE: u64 = 1_000_000_000;
@@ -18,7 +22,6 @@ const MAX_KEPT_BYTES_TOTAL: usize = 32 * 1024 * 1024;
 /// What all flows share.
 pub(crate) struct Shared {
     pub(crate) account: Account,
-    pub(crate) detector: Detector,
     pub(crate) exchanges: Exchanges,
     pub(crate) finisher: Finisher,
 }
@@ -26,6 +29,9 @@ pub(crate) struct Shared {
 /// The facts of a flow, its parser and its streams apart.
 struct Facts {
     slot: Slot,
+    in_force: InForce,
+    /// Why the settings want no further exchange, once the protocol is known.
+    objection: Option<Unwanted>,
     endpoints: Endpoints,
     /// Its offsets do not count from the connection's first byte.
     late: bool,
@@ -36,10 +42,28 @@ struct Facts {
     kept_bytes: usize,
 }
 
+impl Facts {
+    /// True if the settings have changed so that they may want what they did not for this reason.
+    fn may_be_wanted_now(&mut self, reason: Unwanted, shared: &Shared) -> bool {
+        let table = &shared.exchanges.settings;
+        let Some(former) = table.refresh(&mut self.in_force, self.slot) else {
+            return false;
+        };
+        let Some(settings) = table.get(self.in_force.key, self.slot) else {
+            return false;
+        };
+        // What was none of the former protocols is none of fewer either.
+        let by_protocol = reason == Unwanted::Port || table.enables_more(settings, former);
+        by_protocol && settings.may_want(&self.endpoints)
+    }
+}
+
 enum State {
     /// The protocol is not known yet.
     Opening(Opening),
-    Parsing(Box<dyn Parser>),
+    Parsing(Box<dyn Parser>, &'static Protocol),
+    /// The settings want nothing of this flow. Others may.
+    Unwanted(Unwanted),
     /// Nothing is read from this flow any more.
     Opaque,
 }
@@ -48,8 +72,8 @@ impl State {
     fn held_bytes(&self) -> usize {
         match self {
             Self::Opening(opening) => opening.held_bytes(),
-            Self::Parsing(parser) => parser.held_bytes(),
-            Self::Opaque => 0,
+            Self::Parsing(parser, _) => parser.held_bytes(),
+            Self::Unwanted(_) | Self::Opaque => 0,
         }
     }
 }
@@ -82,7 +106,22 @@ pub(crate) struct Flow {
 
 impl Flow {
     /// A flow at its first bytes, or where it was left.
-    pub(crate) fn new(slot: Slot, endpoints: Endpoints, late: bool, left: Option<Left>) -> Self {
+    pub(crate) fn new(
+        slot: Slot,
+        endpoints: Endpoints,
+        settings: &SettingsTable,
+        late: bool,
+        left: Option<Left>,
+    ) -> Self {
+        let in_force = settings.current(slot);
+        let state = if settings
+            .get(in_force.key, slot)
+            .is_some_and(|settings| settings.may_want(&endpoints))
+        {
+            State::Opening(Opening::new(late || left.is_some()))
+        } else {
+            State::Unwanted(Unwanted::Port)
+        };
         let resumed = left.is_some();
         let Left {
             offsets,
@@ -96,6 +135,8 @@ impl Flow {
             closed: None,
             facts: Facts {
                 slot,
+                in_force,
+                objection: None,
                 endpoints,
                 late: late || was_late,
                 resumed,
@@ -103,12 +144,17 @@ impl Flow {
                 kept_bytes: 0,
             },
             streams: Reassembly::at(offsets),
-            state: State::Opening(Opening::new(late || resumed)),
+            state,
         }
     }
 
     pub(crate) fn slot(&self) -> Slot {
         self.facts.slot
+    }
+
+    /// True if its container's settings want nothing of it.
+    pub(crate) const fn is_unwanted(&self) -> bool {
+        matches!(self.state, State::Unwanted(_))
     }
 
     /// What has to be kept of it if it may go on later.
@@ -134,7 +180,12 @@ impl Flow {
         if let Some(closed) = &mut self.closed {
             closed.at = closed.at.max(operation.time);
         }
-        if matches!(self.state, State::Opaque) {
+        let read = match self.state {
+            State::Opening(_) | State::Parsing(..) => true,
+            State::Unwanted(reason) => self.reconsider(reason, &operation, shared, sink),
+            State::Opaque => false,
+        };
+        if !read {
             return;
         }
         let mut delivery = Delivery {
@@ -144,6 +195,32 @@ impl Flow {
             sink,
         };
         self.streams.push(operation, &mut delivery);
+    }
+
+    /// Reads an unwanted flow from this operation on, if the settings have changed so that it may be wanted now.
+    fn reconsider(
+        &mut self,
+        reason: Unwanted,
+        operation: &Operation<'_>,
+        shared: &mut Shared,
+        sink: &mut dyn Sink,
+    ) -> bool {
+        if operation.total == 0 || !self.facts.may_be_wanted_now(reason, shared) {
+            return false;
+        }
+        // What is still held back is for nobody, but counts as held until it is let go.
+        let mut delivery = Delivery {
+            facts: &mut self.facts,
+            state: &mut self.state,
+            shared,
+            sink,
+        };
+        self.streams.flush(&mut delivery);
+        self.streams = Reassembly::at(Offsets::before(operation));
+        self.state = State::Opening(Opening::new(true));
+        self.facts.resumed = true;
+        self.facts.objection = None;
+        true
     }
 
     /// Notes that the transport was closed at `time`, with this many bytes still to read.
@@ -170,7 +247,7 @@ impl Flow {
     /// How long it may be silent, if its end may never be told.
     fn allowance(&self) -> Option<Allowance> {
         let transport = self.facts.endpoints.transport;
-        let read = !matches!(self.state, State::Opaque);
+        let read = !matches!(self.state, State::Unwanted(_) | State::Opaque);
         Allowance::of(transport, self.streams.is_rejoined(), read).filter(|_| self.closed.is_none())
     }
 
@@ -226,166 +303,5 @@ impl Flow {
         delivery.parse(|parser, events| parser.on_end(events));
         delivery.stop_reading();
         delivery.weigh();
-    }
-}
-
-/// Takes pieces from reassembly to where the flow's state wants them.
-struct Delivery<'a> {
-    facts: &'a mut Facts,
-    state: &'a mut State,
-    shared: &'a mut Shared,
-    sink: &'a mut dyn Sink,
-}
-
-impl Pieces for Delivery<'_> {
-    fn piece(&mut self, direction: Direction, piece: Piece<'_>, at: Moment) {
-        match self.state {
-            State::Opening(_) => self.detect(direction, piece, at),
-            State::Parsing(_) => self.feed(direction, piece, at),
-            State::Opaque => return,
-        }
-        self.weigh();
-    }
-
-    fn account(&mut self) -> &mut Account {
-        &mut self.shared.account
-    }
-}
-
-impl Delivery<'_> {
-    fn detect(&mut self, direction: Direction, piece: Piece<'_>, at: Moment) {
-        let State::Opening(opening) = &mut *self.state else {
-            return;
-        };
-        let stats = &mut self.shared.account.stats;
-        match opening.on_piece(&self.shared.detector, direction, piece, at) {
-            Outcome::Undecided => {}
-            Outcome::Unknown => {
-                stats.flows_unknown = stats.flows_unknown.saturating_add(1);
-                *self.state = State::Opaque;
-            }
-            Outcome::Found(protocol, found, side) => {
-                stats.flows_detected = stats.flows_detected.saturating_add(1);
-                self.facts.late |= opening.late && !self.facts.resumed;
-                let retained = opening.take_retained();
-                let info = FlowInfo {
-                    joined_late: opening.late,
-                    tls: false,
-                    close_unseen: self.facts.endpoints.transport == Transport::Unix,
-                };
-                *self.state = State::Parsing((protocol.parser)(info, found, side));
-                for earlier in retained {
-                    self.feed(earlier.direction, earlier.content.as_piece(), earlier.at);
-                }
-                self.feed(direction, piece, at);
-            }
-        }
-    }
-
-    fn feed(&mut self, direction: Direction, piece: Piece<'_>, at: Moment) {
-        self.parse(|parser, events| match piece {
-            Piece::Bytes(bytes) => parser.on_bytes(direction, bytes, at, events),
-            Piece::Gap(length) => parser.on_gap(direction, length, at, events),
-            Piece::End => parser.on_close(direction, at, events),
-        });
-    }
-
-    fn parse(&mut self, call: impl FnOnce(&mut dyn Parser, &mut dyn Events)) {
-        let State::Parsing(parser) = &mut *self.state else {
-            return;
-        };
-        let mut events = FlowEvents {
-            facts: self.facts,
-            shared: self.shared,
-            sink: self.sink,
-            opaque: false,
-        };
-        call(parser.as_mut(), &mut events);
-        if events.opaque {
-            let stats = &mut self.shared.account.stats;
-            stats.flows_opaque = stats.flows_opaque.saturating_add(1);
-            self.stop_reading();
-        }
-    }
-
-    /// Accounts for what the flow keeps now, and gives it up if it has exceeded what all may keep.
-    fn weigh(&mut self) {
-        let held = self.state.held_bytes();
-        if held == self.facts.kept_bytes {
-            return;
-        }
-        self.account_for(held);
-        let account = &mut self.shared.account;
-        if account.kept_bytes > MAX_KEPT_BYTES_TOTAL {
-            account.stats.flows_over_budget = account.stats.flows_over_budget.saturating_add(1);
-            self.stop_reading();
-            self.account_for(0);
-        }
-    }
-
-    fn account_for(&mut self, held: usize) {
-        let account = &mut self.shared.account;
-        let others = account.kept_bytes.saturating_sub(self.facts.kept_bytes);
-        account.kept_bytes = others.saturating_add(held);
-        self.facts.kept_bytes = held;
-    }
-
-    /// Drops the parser and abandons what it has open.
-    fn stop_reading(&mut self) {
-        *self.state = State::Opaque;
-        let stats = &mut self.shared.account.stats;
-        self.shared
-            .exchanges
-            .abandon_all(&mut self.facts.exchanges, stats);
-    }
-}
-
-/// Turns a parser's events into exchanges.
-struct FlowEvents<'a> {
-    facts: &'a mut Facts,
-    shared: &'a mut Shared,
-    sink: &'a mut dyn Sink,
-    opaque: bool,
-}
-
-impl Events for FlowEvents<'_> {
-    fn event(&mut self, event: Event) {
-        let Shared {
-            account,
-            exchanges,
-            finisher,
-            ..
-        } = &mut *self.shared;
-        let stats = &mut account.stats;
-        let Facts {
-            slot,
-            endpoints,
-            late,
-            exchanges: of_flow,
-            ..
-        } = &mut *self.facts;
-        match event {
-            Event::Started(started) => {
-                let place = Place {
-                    slot: *slot,
-                    endpoints,
-                    late: *late,
-                };
-                exchanges.start(&place, of_flow, &started, stats);
-            }
-            Event::Finished(exchange) => {
-                if let Some((started, context)) = exchanges.finish(of_flow, exchange.id, stats) {
-                    finisher.finish(&started, context, endpoints, *exchange, stats, self.sink);
-                }
-            }
-            Event::Abandoned(id) => exchanges.abandon(of_flow, id, stats),
-            Event::Lost(loss) => {
-                stats.flows_lost_place = stats.flows_lost_place.saturating_add(1);
-                if loss == Loss::HeadTooLong {
-                    stats.heads_too_long = stats.heads_too_long.saturating_add(1);
-                }
-            }
-            Event::Opaque => self.opaque = true,
-        }
     }
 }
