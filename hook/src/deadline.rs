@@ -69,7 +69,7 @@ impl Deadline {
     }
 
     /// Ends the process with `code` soon after the deadline: opening and reading a file on a file system that hangs
-    /// cannot be waited for with `poll`.
+    /// cannot be waited for with `poll`, and standard error may be a pipe that nobody empties.
     pub fn set_alarm(self, code: i32) -> Result<(), Errno> {
         ALARM_CODE.store(code, Ordering::Relaxed);
         let action = SigAction::new(
@@ -95,9 +95,17 @@ impl Deadline {
 
 extern "C" fn give_up(_: nix::libc::c_int) {
     const MESSAGE: &[u8] = b"pilotfish-hook: gave up after its deadline: a file did not open or could not be read; check the file system of the bundle\n";
-    // SAFETY: write(2) and _exit(2) are async-signal-safe; the message is a constant.
+    let mut stderr = nix::libc::pollfd {
+        fd: 2,
+        events: nix::libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: poll(2), write(2) and _exit(2) are async-signal-safe; the message is a constant.
     unsafe {
-        nix::libc::write(2, MESSAGE.as_ptr().cast(), MESSAGE.len());
+        // A full pipe that nobody empties may be what the hook was waiting for.
+        if nix::libc::poll(&raw mut stderr, 1, 0) == 1 {
+            nix::libc::write(2, MESSAGE.as_ptr().cast(), MESSAGE.len());
+        }
         nix::libc::_exit(ALARM_CODE.load(Ordering::Relaxed));
     }
 }

@@ -1,6 +1,5 @@
 //! What the hook does with one container.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +13,7 @@ use crate::agent::{Agent, AgentError};
 use crate::cli::{HookArgs, Stage};
 use crate::deadline::Deadline;
 use crate::report::{Severity, report, say};
-use crate::spec::{self, SpecError};
+use crate::spec::{self, Configuration, SpecError};
 use crate::state::{self, State, StateError};
 
 /// Exit code of success, and of every failure unless `--fail-closed`: the container starts.
@@ -150,12 +149,20 @@ fn stage(configured: Option<&Stage>, state: &State) -> Stage {
 /// Announces a container that is to be observed. Returns what there is to say about a success.
 fn create(args: &HookArgs, state: State, deadline: Deadline) -> Result<Option<String>, HookError> {
     let pid = state.pid.unwrap_or_default();
-    let Some(announcement) = selected(state)? else {
-        return Ok(None);
+    let name = format!("container {}", state.id);
+    let announcement = match selection(state)? {
+        Selection::Announced(announcement) => announcement,
+        Selection::None => return Ok(None),
+        Selection::Unread(reason) => {
+            // Nobody else sees it: the agent never hears of this container.
+            let message = format!("{name} is not observed: {reason}");
+            report(Severity::Warning, &message);
+            return Ok(None);
+        }
     };
     let pidfd = hold(pid)?;
     let note = announcement.warnings.first().cloned();
-    let request = Request::Attach(Box::new(announcement));
+    let request = Request::Attach(announcement);
     let agent = Agent {
         socket: &args.socket,
         program: args.agent.as_deref(),
@@ -171,7 +178,7 @@ fn create(args: &HookArgs, state: State, deadline: Deadline) -> Result<Option<St
 /// Signs off a container that was to be observed. Starts no agent: one that is not there has nothing to forget.
 fn remove(args: &HookArgs, state: State, deadline: Deadline) -> Result<(), HookError> {
     let id = state.id.clone();
-    if selected(state)?.is_none() {
+    if !matches!(selection(state)?, Selection::Announced(_)) {
         return Ok(());
     }
     let agent = Agent {
@@ -185,32 +192,46 @@ fn remove(args: &HookArgs, state: State, deadline: Deadline) -> Result<(), HookE
     }
 }
 
-/// What there is to announce, if the annotations of the state or of the bundle's configuration ask for it.
-fn selected(state: State) -> Result<Option<Announcement>, HookError> {
+/// What the annotations of a container say.
+enum Selection {
+    /// Observe it.
+    Announced(Box<Announcement>),
+    /// Nothing, or not to.
+    None,
+    /// Something that cannot be read.
+    Unread(String),
+}
+
+/// What the annotations of the state and of the bundle's configuration ask for.
+fn selection(state: State) -> Result<Selection, HookError> {
     let bundle = state.bundle.unwrap_or_default();
     let mut warnings = Vec::new();
-    let mut all = match (configuration(&bundle), &state.annotations) {
-        (Ok(annotations), _) => annotations,
+    let configuration = match (configuration(&bundle), &state.annotations) {
+        (Ok(configuration), _) => configuration,
         (Err(error), None) => return Err(HookError::Unselectable(error)),
         (Err(error), Some(_)) => {
             let warning = format!("only the annotations of the state are known: {error}");
             warnings.push(warning.chars().take(MAX_WARNING).collect());
-            BTreeMap::new()
+            Configuration::default()
         }
     };
+    let mut all = configuration.annotations;
     all.extend(state.annotations.unwrap_or_default());
     let pid = state.pid.unwrap_or_default();
-    let found = Announcement::of_container(state.id, pid, &all, &bundle);
-    Ok(found.map(|mut announcement| {
-        warnings.append(&mut announcement.warnings);
-        announcement.warnings = warnings;
-        announcement
-    }))
+    let found = Announcement::of_container(state.id.clone(), pid, &all, &bundle);
+    let Some(mut announcement) = found else {
+        let unread = Announcement::unread_wish(&state.id, &all, &bundle);
+        return Ok(unread.map_or(Selection::None, Selection::Unread));
+    };
+    warnings.append(&mut announcement.warnings);
+    announcement.warnings = warnings;
+    let announcement = announcement.about_to_execute(configuration.program.as_deref());
+    Ok(Selection::Announced(Box::new(announcement)))
 }
 
-/// The annotations of the bundle's configuration. Nothing is open in the bundle afterwards, nor is it the working
+/// The bundle's configuration. Nothing is open in the bundle afterwards, nor is it the working
 /// directory.
-fn configuration(bundle: &Path) -> Result<BTreeMap<String, String>, SpecError> {
+fn configuration(bundle: &Path) -> Result<Configuration, SpecError> {
     let directory = spec::open_bundle(bundle);
     // The working directory would keep the bundle's mount busy in an agent that is started from here.
     let _ = nix::unistd::chdir("/");

@@ -11,4 +11,5 @@ pub mod isolation;
 pub mod report;
 pub mod spec;
 pub mod state;
+mod trust;
 pub mod wrapper;

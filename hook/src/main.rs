@@ -15,7 +15,7 @@ use pilotfish_hook::{install, isolation, state, wrapper};
 /// Exit code of a wrong command line that no runtime wrote.
 const USAGE: u8 = 2;
 
-/// Time for the runtime to write a state that nobody reads.
+/// Time to complain, and for the runtime to write a state that nobody reads.
 const USAGE_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -29,11 +29,20 @@ fn main() -> ExitCode {
             Some(Command::Runtime(args)) => wrapper::run(&args),
         },
         Err(error) => {
+            if let Some(code) = wrapper::run_misconfigured(&arguments, &error) {
+                return code;
+            }
+            let code = usage_code(error.use_stderr(), &arguments);
+            let deadline = Deadline::new(start, USAGE_LIMIT);
+            let from_runtime = error.use_stderr() && code != USAGE;
+            if from_runtime {
+                // Without it only a pipe that nobody empties could hang.
+                let _ = deadline.set_alarm(code.into());
+            }
             // Nobody may be there to read it.
             let _ = error.print();
-            let code = usage_code(error.use_stderr(), &arguments);
-            if error.use_stderr() && code == STARTS {
-                state::discard(Deadline::new(start, USAGE_LIMIT));
+            if from_runtime && code == STARTS {
+                state::discard(deadline);
             }
             code.into()
         }
@@ -68,7 +77,8 @@ fn usage_code(wrong: bool, arguments: &[OsString]) -> u8 {
 
 fn announce(args: &HookArgs, start: Instant) -> u8 {
     let deadline = Deadline::new(start, args.limit());
-    let code = if args.fail_closed && args.stage != Some(Stage::Poststop) {
+    let may_announce = matches!(args.stage, None | Some(Stage::CreateRuntime));
+    let code = if args.fail_closed && may_announce {
         REFUSED
     } else {
         STARTS

@@ -23,7 +23,12 @@ pub fn say(message: &str) {
 
 /// Writes to standard error, and to the system's log without waiting for it.
 pub fn report(severity: Severity, message: &str) {
+    // First, for standard error may have to be waited for.
+    log(severity, message);
     say(message);
+}
+
+fn log(severity: Severity, message: &str) {
     let Ok(log) = UnixDatagram::unbound() else {
         return;
     };

@@ -1,4 +1,4 @@
-//! The bundle's `config.json` (runtime-spec, "Configuration"): its annotations.
+//! The bundle's `config.json` (runtime-spec, "Configuration"): its annotations and its program.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,6 +9,7 @@ use std::path::Path;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Longest configuration that is read, bytes.
 pub const MAX_SPEC: u64 = 4 * 1024 * 1024;
@@ -47,11 +48,28 @@ pub enum SpecError {
 /// The part of a configuration that is used.
 ///
 /// Not `oci_spec::runtime::Spec`: a field of a later specification anywhere in the file would hide the annotations,
-/// and it makes a binary of 0.9 MB one of 2.5 MB (regular expressions for CPU lists). It is the tests' second opinion; what we *write* into a spec is of its types.
+/// and it makes a binary of 0.9 MB one of 2.5 MB (regular expressions for CPU lists). It is the tests' second opinion;
+/// what we *write* into a spec is of its types.
 #[derive(Deserialize)]
-struct Annotated {
+struct Written<'a> {
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
+    #[serde(borrow, default)]
+    process: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Process {
+    args: Vec<String>,
+}
+
+/// What a configuration tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The program of the first process, a path or a name, where it can be read.
+    pub program: Option<String>,
 }
 
 /// Opens a bundle's directory; a runtime names it, so links in its path are the runtime's.
@@ -63,8 +81,8 @@ pub fn open_bundle(bundle: &Path) -> Result<OwnedFd, SpecError> {
     })
 }
 
-/// Reads the annotations of the bundle. Only a regular file directly in it is read, whatever has been put there.
-pub fn read(bundle: &OwnedFd) -> Result<BTreeMap<String, String>, SpecError> {
+/// Reads the configuration of the bundle. Only a regular file directly in it is read, whatever has been put there.
+pub fn read(bundle: &OwnedFd) -> Result<Configuration, SpecError> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
         .resolve(
@@ -86,17 +104,22 @@ pub fn read(bundle: &OwnedFd) -> Result<BTreeMap<String, String>, SpecError> {
     file.take(MAX_SPEC + 1)
         .read_to_end(&mut text)
         .map_err(SpecError::Read)?;
-    annotations(&text)
+    parse(&text)
 }
 
-/// The annotations in a JSON text.
-pub fn annotations(text: &[u8]) -> Result<BTreeMap<String, String>, SpecError> {
+/// What a JSON text tells. A process that is not as the specification has it does not hide the annotations.
+pub fn parse(text: &[u8]) -> Result<Configuration, SpecError> {
     if text.len() as u64 > MAX_SPEC {
         return Err(SpecError::TooLong);
     }
-    serde_json::from_slice::<Annotated>(text)
-        .map(|spec| spec.annotations.unwrap_or_default())
-        .map_err(SpecError::Syntax)
+    let spec: Written = serde_json::from_slice(text).map_err(SpecError::Syntax)?;
+    let process = spec
+        .process
+        .and_then(|process| serde_json::from_str::<Process>(process.get()).ok());
+    Ok(Configuration {
+        annotations: spec.annotations.unwrap_or_default(),
+        program: process.and_then(|process| process.args.into_iter().next()),
+    })
 }
 
 #[cfg(test)]
@@ -120,31 +143,43 @@ mod tests {
             serde_json::to_vec(&spec).unwrap(),
             serde_json::to_vec_pretty(&spec).unwrap(),
         ] {
-            assert_eq!(annotations(&text).unwrap(), BTreeMap::from(pairs.clone()));
+            let found = parse(&text).unwrap();
+            assert_eq!(found.annotations, BTreeMap::from(pairs.clone()));
+            // `Process::default` of the crate.
+            assert_eq!(found.program.as_deref(), Some("sh"));
         }
         let none = serde_json::to_vec(&Spec::default()).unwrap();
-        assert!(annotations(&none).unwrap().is_empty());
+        assert!(parse(&none).unwrap().annotations.is_empty());
     }
 
     #[test]
     fn fields_of_a_later_specification_do_not_hide_them() {
         let text = br#"{"ociVersion":"9","process":{"capabilities":{"bounding":["CAP_OF_TOMORROW"]},"cwd":7},"annotations":{"a":"b"}}"#;
         assert!(serde_json::from_slice::<Spec>(text).is_err());
-        assert_eq!(annotations(text).unwrap()["a"], "b");
+        assert_eq!(parse(text).unwrap().annotations["a"], "b");
+        for process in ["7", "{}", r#"{"args":[]}"#, r#"{"args":[7]}"#, "null"] {
+            let text = format!(r#"{{"process":{process},"annotations":{{"a":"b"}}}}"#);
+            let found = parse(text.as_bytes()).unwrap();
+            assert_eq!(
+                (found.annotations.len(), found.program),
+                (1, None),
+                "{text}"
+            );
+        }
     }
 
     #[test]
     fn anything_else_is_refused() {
         for text in ["", "{", "7", r#"{"annotations":{"a":1}}"#] {
             assert!(
-                matches!(annotations(text.as_bytes()), Err(SpecError::Syntax(_))),
+                matches!(parse(text.as_bytes()), Err(SpecError::Syntax(_))),
                 "{text}"
             );
         }
         let deep = r#"{"process":"#.repeat(200_000);
-        assert!(annotations(deep.as_bytes()).is_err());
+        assert!(parse(deep.as_bytes()).is_err());
         assert!(matches!(
-            annotations(&vec![b' '; MAX_SPEC as usize + 1]),
+            parse(&vec![b' '; MAX_SPEC as usize + 1]),
             Err(SpecError::TooLong)
         ));
     }

@@ -300,6 +300,35 @@ fn whatever_fails_the_container_starts_or_with_fail_closed_does_not() {
 }
 
 #[test]
+fn a_wrong_option_of_the_wrapper_stops_no_container() {
+    let trial = Trial::new(SPEC);
+    let output = trial.create(&["--of-tomorrow", "1"]);
+    trial.started(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("--of-tomorrow"), "{said}");
+    assert!(said.contains("starts without its hook"), "{said}");
+    assert_eq!(fs::read_to_string(trial.config()).unwrap(), SPEC);
+
+    // Other commands have an output that is read by programs.
+    let output = trial
+        .wrapper(&["--of-tomorrow"], &["state", "id"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+
+    let trial = Trial::new(SPEC);
+    let output = trial.create(&["--of-tomorrow", "--fail-closed"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(!trial.path("arguments").exists());
+    let log = fs::read_to_string(trial.path("log.json")).unwrap();
+    assert!(log.contains("--of-tomorrow"), "{log}");
+    let options = ["--of-tomorrow", "--fail-closed"];
+    let output = trial.wrapper(&options, &["delete", "id"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+}
+
+#[test]
 fn a_runtime_that_is_not_there_is_named() {
     let trial = Trial::new(SPEC);
     fs::remove_file(trial.path("real")).unwrap();

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -14,9 +14,13 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, setsid};
 
 use super::cgroups;
+use crate::trust::{others_may_replace, others_may_write};
 
 /// Seconds without a container after which an agent that was started so ends.
 const IDLE_SECONDS: &CStr = c"60";
+
+/// Length from which the log of a running agent begins anew, bytes.
+const MAX_LOG: u64 = 1024 * 1024;
 
 /// Number of the last real-time signal (signal(7)).
 const LAST_SIGNAL: i32 = 64;
@@ -53,6 +57,17 @@ pub enum LaunchError {
 /// Where an agent that the hook started writes its log: beside the socket, begun anew at each start.
 pub(super) fn log_path(socket: &Path) -> PathBuf {
     directory(socket).join("agent.log")
+}
+
+/// Begins the log anew if it has become too long: no service manager does it, and it lies in memory.
+pub(super) fn bound_log(socket: &Path) {
+    let path = log_path(socket);
+    let is_long = fs::symlink_metadata(&path)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.len() > MAX_LOG);
+    if is_long && check_directory(directory(socket)).is_ok() {
+        // The agent appends, so what it writes next is at the beginning. The next container tries again.
+        let _ = private_file().open(path).and_then(|log| log.set_len(0));
+    }
 }
 
 fn directory(socket: &Path) -> &Path {
@@ -96,13 +111,19 @@ fn prepare_directory(directory: &Path) -> Result<(), LaunchError> {
         reason,
     };
     match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(refused(format!(
-                "{error}; make the directory above it, or choose another --socket"
-            )));
-        }
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(refused(format!(
+            "{error}; make the directory above it, or choose another --socket"
+        ))),
+        _ => check_directory(directory),
     }
+}
+
+/// Refuses a directory in which others could put a socket or a link of theirs.
+fn check_directory(directory: &Path) -> Result<(), LaunchError> {
+    let refused = |reason| LaunchError::Directory {
+        directory: directory.to_owned(),
+        reason,
+    };
     let metadata = fs::symlink_metadata(directory).map_err(|error| refused(error.to_string()))?;
     if !metadata.is_dir() {
         return Err(refused("it is not a directory".to_owned()));
@@ -112,15 +133,6 @@ fn prepare_directory(directory: &Path) -> Result<(), LaunchError> {
             "{why}; it must be root's alone (mode 0700)"
         )))
     })
-}
-
-/// Why somebody other than root and the hook's own user could change a file or the entries of a directory.
-fn others_may_write(metadata: &fs::Metadata) -> Option<String> {
-    if metadata.uid() != 0 && metadata.uid() != nix::unistd::geteuid().as_raw() {
-        return Some(format!("it belongs to user {}", metadata.uid()));
-    }
-    let mode = metadata.mode() & 0o7777;
-    (mode & 0o022 != 0).then(|| format!("its mode is {mode:o}, others may write to it"))
 }
 
 /// Refuses a program that somebody other than the administrator could have put there.
@@ -140,17 +152,10 @@ fn check_program(program: &Path) -> Result<(), LaunchError> {
     if let Some(why) = others_may_write(&metadata) {
         return Err(refused(format!("{why}; make it root's, mode 0755")));
     }
-    for above in program.ancestors().skip(1) {
-        let metadata = fs::metadata(above).map_err(|error| refused(error.to_string()))?;
-        // In a sticky directory only the owner of a file can replace it.
-        if metadata.mode() & nix::libc::S_ISVTX != 0 {
-            continue;
-        }
-        if let Some(why) = others_may_write(&metadata) {
-            return Err(refused(format!("of {}: {why}", above.display())));
-        }
+    match others_may_replace(program).map_err(|error| refused(error.to_string()))? {
+        Some((above, why)) => Err(refused(format!("of {}: {why}", above.display()))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Starts `PROGRAM node --socket SOCKET --exit-when-idle 60` in a session of its own, as nobody's child, with no

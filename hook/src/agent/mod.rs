@@ -124,6 +124,9 @@ impl Agent<'_> {
             socket: self.socket.to_owned(),
             source,
         })?;
+        if self.program.is_some() {
+            launch::bound_log(self.socket);
+        }
         let mut start = Start::No;
         let mut closed = 0;
         loop {

@@ -81,7 +81,14 @@ fn replaced(daemon: &Object, runtimes: &Object) -> Result<String, Error> {
         return Ok("runc".to_owned());
     };
     let Some(definition) = runtimes.get(&name).and_then(Node::object) else {
-        return Ok(name);
+        // docker also takes the name or the path of a shim; this one is what runs runc.
+        return match name.as_str() {
+            "io.containerd.runc.v2" => Ok("runc".to_owned()),
+            shim if shim.starts_with("io.containerd.") || shim.starts_with('/') => {
+                Err(Error::RealRuntime(name))
+            }
+            _ => Ok(name),
+        };
     };
     let path = definition.get("path").and_then(Node::text);
     let arguments = definition

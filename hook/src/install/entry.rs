@@ -7,6 +7,7 @@ use super::{
 };
 use crate::cli::HookArgs;
 use oci_spec::runtime::Hook;
+use pilotfish_workload::annotations;
 use std::path::Path;
 
 /// Stages at which the hook runs, in the runtime's namespaces both.
@@ -20,15 +21,7 @@ pub(crate) const VALUE_PATTERN: &str = "^.+$";
 
 /// Whether an annotation has the key and a value of the patterns above.
 pub(crate) fn asks(key: &str, value: &str) -> bool {
-    let key_fits = key
-        .strip_suffix("pilotfish.dev/instrument")
-        .is_some_and(|prefix| {
-            prefix.is_empty()
-                || prefix
-                    .strip_suffix('.')
-                    .is_some_and(|name| !name.is_empty() && !name.contains('/'))
-        });
-    key_fits && !value.is_empty()
+    annotations::asks(key) && !value.is_empty()
 }
 
 /// The hook's command line without its stage.
@@ -128,10 +121,11 @@ fn members(spec: &Object, name: &'static str) -> Result<Object, NotASpec> {
     }
 }
 
-/// Seconds until the runtime kills the hook: later than the hook's own deadline, or the hook could not fail open.
+/// Seconds until the runtime kills the hook: later than the hook's own deadline and alarm, or the hook could not fail
+/// open.
 fn kill_after(options: &HookOptions) -> Result<u32, Error> {
     let limit = HookArgs::limit_of(options.timeout, options.agent.is_some());
-    let least = limit.as_secs() as u32 + 1;
+    let least = limit.as_secs_f64().ceil() as u32 + 1;
     match options.kill_after {
         None => Ok(least + 4),
         Some(given) if given >= least => Ok(given),

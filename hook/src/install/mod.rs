@@ -165,6 +165,13 @@ pub fn install(args: &InstallArgs, out: &mut impl Write) -> Result<(), Error> {
     } else if !root.has_program(&command.path) {
         return Err(Error::NoProgram(command.path));
     }
+    if let Some(why) = root.others_may_change(&command.path) {
+        plan.note(format!(
+            "root runs {} for each container, and others could change it ({why}): put it where only root may write, \
+             for example with --copy-to /usr/local/bin/pilotfish-hook",
+            command.path
+        ));
+    }
     match args.target.runtime {
         Runtime::Podman | Runtime::Crio => {
             hooks_dir::install(&root, args.target.hooks_dir.as_deref(), &command, &mut plan)?;

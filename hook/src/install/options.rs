@@ -25,7 +25,10 @@ impl Runtime {
             Self::Podman => {
                 "nothing has to be restarted: podman reads hooks.d at every start of a container"
             }
-            Self::Crio => "nothing has to be restarted: CRI-O watches hooks.d",
+            Self::Crio => {
+                "CRI-O watches hooks.d if the directory was there when it started; else restart it (`systemctl restart \
+                 crio`; containers keep running)"
+            }
             Self::Containerd => {
                 "restart containerd for it to take effect (`systemctl restart containerd`; containers keep running)"
             }

@@ -1,6 +1,7 @@
 //! The directory that stands for `/`, and bounded reads below it.
 
 use super::Error;
+use crate::trust::{others_may_replace, others_may_write};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
@@ -78,6 +79,20 @@ impl Root {
             return true;
         }
         fs::metadata(place).is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0)
+    }
+
+    /// Why somebody other than root could change or replace a program. A path that is not there yet, or leads through
+    /// links of another root, is judged as far as it can be seen.
+    pub(super) fn others_may_change(&self, path: &str) -> Option<String> {
+        let place = self.0.join(path.trim_start_matches('/'));
+        let itself = fs::symlink_metadata(&place)
+            .ok()
+            .filter(|metadata| !metadata.is_symlink())
+            .and_then(|metadata| others_may_write(&metadata));
+        itself.or_else(|| {
+            let (directory, why) = others_may_replace(&place).ok()??;
+            Some(format!("of {}: {why}", directory.display()))
+        })
     }
 
     /// A path below the root as that system names it.

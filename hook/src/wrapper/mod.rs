@@ -14,7 +14,7 @@ use crate::{
 };
 use command_line::CommandLine;
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::OpenOptions,
     io::{self, Write},
     os::unix::process::CommandExt,
@@ -23,11 +23,14 @@ use std::{
     time::Duration,
 };
 
+/// The OCI runtime that docker starts where nothing else is configured.
+const DEFAULT_RUNTIME: &str = "runc";
+
 /// Arguments of `pilotfish-hook runtime`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The OCI runtime to become, a path or a name in PATH.
-    #[arg(long, value_name = "PATH", default_value = "runc")]
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_RUNTIME)]
     pub real_runtime: OsString,
     /// Seconds after which the runtime kills the hook.
     #[arg(long, value_name = "SECONDS")]
@@ -60,6 +63,10 @@ enum Error {
     Write { path: PathBuf, source: io::Error },
     #[error("wrong options of the hook: {0}")]
     Hook(#[from] install::Error),
+    #[error(
+        "wrong options of `pilotfish-hook runtime` in /etc/docker/daemon.json, install it again: {0}"
+    )]
+    Options(String),
 }
 
 /// Prepares the bundle and becomes the real runtime. Returns only if that is not possible, or if the container must
@@ -70,26 +77,62 @@ pub fn run(args: &Args) -> ExitCode {
         Some(bundle) => prepare(args, bundle),
         None => Ok(()),
     };
-    if let Err(error) = prepared {
-        if args.fail_closed {
-            let message = format!(
-                "pilotfish-hook: {error}; the container does not start without its hook (--fail-closed)"
-            );
-            return refuse(&message, line.log.as_deref());
-        }
-        // Nobody may be reading; the container starts all the same.
-        let _ = writeln!(
-            io::stderr(),
-            "pilotfish-hook: {error}; the container starts without its hook"
-        );
+    match prepared {
+        Err(error) if args.fail_closed => return refuse_without_hook(&error, &line),
+        Err(error) => start_without_hook(&error),
+        Ok(()) => {}
     }
-    let failed = Command::new(&args.real_runtime)
-        .args(&args.arguments)
-        .exec();
+    become_runtime(&args.real_runtime, &args.arguments, &line)
+}
+
+/// The same with options that are wrong, for example those of another release: nothing can be prepared, but docker
+/// calls the wrapper for its containers all the same. `None` if this is no call of docker's.
+pub fn run_misconfigured(arguments: &[OsString], error: &clap::Error) -> Option<ExitCode> {
+    let end = arguments.iter().position(|argument| argument == "--")?;
+    let (own, arguments) = (arguments.get(..end)?, arguments.get(end + 1..)?);
+    if own.get(1)? != "runtime" || !error.use_stderr() {
+        return None;
+    }
+    let line = CommandLine::parse(arguments);
+    // What docker asks of a container that exists is its own answer, read by a program.
+    if line.bundle.is_some() {
+        let text = error.to_string();
+        let error = Error::Options(text.lines().next().unwrap_or_default().to_owned());
+        if own.iter().any(|option| option == "--fail-closed") {
+            return Some(refuse_without_hook(&error, &line));
+        }
+        start_without_hook(&error);
+    }
+    let real = own
+        .iter()
+        .position(|option| option == "--real-runtime")
+        .and_then(|at| own.get(at + 1));
+    let real = real.map_or(OsStr::new(DEFAULT_RUNTIME), OsString::as_os_str);
+    Some(become_runtime(real, arguments, &line))
+}
+
+fn refuse_without_hook(error: &Error, line: &CommandLine) -> ExitCode {
+    let message = format!(
+        "pilotfish-hook: {error}; the container does not start without its hook (--fail-closed)"
+    );
+    refuse(&message, line.log.as_deref())
+}
+
+fn start_without_hook(error: &Error) {
+    // Nobody may be reading; the container starts all the same.
+    let _ = writeln!(
+        io::stderr(),
+        "pilotfish-hook: {error}; the container starts without its hook"
+    );
+}
+
+/// Returns only if there is no such program.
+fn become_runtime(real: &OsStr, arguments: &[OsString], line: &CommandLine) -> ExitCode {
+    let failed = Command::new(real).args(arguments).exec();
     let message = format!(
         "pilotfish-hook: cannot start the OCI runtime {}: {failed}; install it or correct --real-runtime in \
          /etc/docker/daemon.json",
-        Path::new(&args.real_runtime).display()
+        Path::new(real).display()
     );
     refuse(&message, line.log.as_deref())
 }

@@ -183,8 +183,6 @@ fn what_is_not_selected_is_left_alone() {
     for annotations in [
         json!({}),
         json!({SELECTED: "false"}),
-        json!({SELECTED: "maybe"}),
-        json!({SELECTED: "one,other"}),
         json!({"pilotfish.dev/routes": "/a"}),
         json!({SELECTED: "true", "io.kubernetes.cri.container-type": "sandbox"}),
         json!({SELECTED: "true", "io.kubernetes.cri-o.ContainerType": "sandbox"}),
@@ -207,6 +205,33 @@ fn what_is_not_selected_is_left_alone() {
             .assert_silent();
         }
         assert!(agent.try_recv().is_err(), "{annotations} was announced");
+    }
+}
+
+#[test]
+fn a_wish_that_cannot_be_read_is_said() {
+    for (annotations, word) in [
+        (json!({SELECTED: "yes"}), "neither true nor false"),
+        (json!({SELECTED: "maybe"}), "write true or false"),
+        (json!({SELECTED: "one,other"}), "write true or false"),
+        (json!({SELECTED: "a\u{0}b"}), "control characters"),
+        (
+            json!({"web.pilotfish.dev/instrument": "true"}),
+            "does not tell",
+        ),
+    ] {
+        let rig = Rig::new();
+        let agent = rig.agent();
+        rig.configure(&json!({"ociVersion": "1.0.2", "annotations": annotations}));
+        let mut state = rig.state();
+        state["annotations"] = annotations.clone();
+        let run = rig.run(&state, &["--stage", "createRuntime", "--fail-closed"]);
+        run.assert_starts_with_word("container c0ffee is not observed");
+        assert!(run.stderr.contains(word), "{run:?}");
+        assert!(agent.try_recv().is_err(), "{annotations} was announced");
+        // Once is enough.
+        state["status"] = json!("stopped");
+        rig.run(&state, &["--stage", "poststop"]).assert_silent();
     }
 }
 

@@ -202,6 +202,26 @@ fn a_log_begins_anew() {
 }
 
 #[test]
+fn the_log_of_a_started_agent_stays_bounded() {
+    let rig = Rig::new();
+    let asked = rig.agent();
+    let log = rig.path("run/agent.log");
+    let program = program(&rig);
+    let attach = |length: usize| {
+        fs::write(&log, "x".repeat(length)).unwrap();
+        rig.run(&rig.state(), &["--agent", program.to_str().unwrap()])
+            .assert_silent();
+        assert!(asked.recv().is_ok());
+        fs::metadata(&log).unwrap().len()
+    };
+    assert_eq!(attach(1 << 10), 1 << 10);
+    assert_eq!(attach((1 << 20) + 1), 0);
+    // Where others may write, it could be any file.
+    fs::set_permissions(rig.path("run"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(attach(2 << 20), 2 << 20);
+}
+
+#[test]
 fn no_program_of_somebody_elses_is_started() {
     let rig = Rig::new();
     let good = program(&rig);
@@ -228,6 +248,11 @@ fn no_program_of_somebody_elses_is_started() {
         let foreign = copy("foreign", 0o755);
         chown(&foreign, Some(65534), None).unwrap();
         cases.push((foreign, "it belongs to user 65534"));
+        // Whose home it is can put another directory there.
+        copy("home/bin/agent", 0o755);
+        chown(rig.path("home"), Some(65534), None).unwrap();
+        symlink(rig.path("home/bin"), rig.path("bin")).unwrap();
+        cases.push((rig.path("bin/agent"), "it belongs to user 65534"));
     }
     for (program, word) in cases {
         let arguments = ["--agent", program.to_str().unwrap()];

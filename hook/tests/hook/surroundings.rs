@@ -46,19 +46,6 @@ fn descriptors_directory_mask_and_environment_are_left_behind() {
 }
 
 #[test]
-fn a_library_to_preload_changes_nothing() {
-    let rig = Rig::new();
-    let agent = rig.agent();
-    let mut command = rig.command();
-    command
-        .env("LD_PRELOAD", rig.path("evil.so"))
-        .env("LD_LIBRARY_PATH", rig.path("."));
-    let ended = run(command, rig.state().to_string().as_bytes());
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(agent.recv().is_ok());
-}
-
-#[test]
 fn nobody_reads_what_the_hook_says() {
     let rig = Rig::new();
     let mut command = rig.command();
@@ -67,6 +54,37 @@ fn nobody_reads_what_the_hook_says() {
     command.stdin(std::process::Stdio::null()).stderr(writer);
     let status = command.status().unwrap();
     assert_eq!(status.code(), Some(0));
+}
+
+/// A pipe that is full and that nobody empties.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let set = |flags| nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(flags)).unwrap();
+    set(nix::fcntl::OFlag::O_NONBLOCK);
+    while nix::unistd::write(&writer, &[b'x'; 4096]).is_ok() {}
+    set(nix::fcntl::OFlag::empty());
+    (reader, writer)
+}
+
+#[test]
+fn nobody_empties_the_pipe_that_the_hook_complains_to() {
+    for (argument, code) in [
+        (&["--stage", "createRuntime"][..], 0),
+        (&["--fail-closed"], 1),
+        (&["--stage", "createRuntime", "--wrong"], 0),
+    ] {
+        let rig = Rig::new();
+        let (_reader, writer) = full_pipe();
+        let mut command = rig.command();
+        command.args(["--timeout", "100ms"]).args(argument);
+        let child = command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(writer)
+            .spawn()
+            .unwrap();
+        assert_eq!(crate::rig::finish(child).code, Some(code), "{argument:?}");
+    }
 }
 
 #[test]

@@ -143,3 +143,21 @@ fn a_default_runtime_with_arguments_has_to_be_named() {
     let config = host.json(CONFIG);
     assert_eq!(config["runtimes"]["pilotfish"]["runtimeArgs"][2], "/opt/x");
 }
+
+/// `io.containerd.runc.v2` and the like are names of shims, which no wrapper can execute.
+#[test]
+fn a_default_runtime_that_is_a_shim_is_not_wrapped() {
+    let named = host(r#"{"default-runtime": "io.containerd.runc.v2"}"#);
+    named.install(&["--default"]).succeeded();
+    let config = named.json(CONFIG);
+    assert_eq!(
+        config["runtimes"]["pilotfish"]["runtimeArgs"][2], "runc",
+        "{config}"
+    );
+    for shim in ["io.containerd.kata.v2", "/usr/bin/containerd-shim-runsc-v1"] {
+        let other = host(&format!(r#"{{"default-runtime": "{shim}"}}"#));
+        other
+            .install(&["--default"])
+            .failed_with(&[shim, "--real-runtime"]);
+    }
+}

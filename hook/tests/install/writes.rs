@@ -97,6 +97,30 @@ fn arguments_that_a_configuration_could_misread_are_refused() {
     }
 }
 
+/// A hook that the runtime kills cannot fail open.
+#[test]
+fn the_runtime_does_not_kill_the_hook_before_its_alarm() {
+    let options = |kill_after| ["--timeout", "1900ms", "--kill-after", kill_after];
+    Host::new("podman")
+        .install(&options("2"))
+        .failed_with(&["--kill-after"]);
+    Host::new("podman").install(&options("3")).succeeded();
+}
+
+#[test]
+fn a_hook_that_others_may_replace_is_pointed_out() {
+    let host = Host::new("podman");
+    let said = host.install(&[]).succeeded();
+    assert!(!said.contains("could change"), "{said}");
+    let directory = host.path(HOOK).parent().unwrap().to_owned();
+    fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+    let said = host.install(&["--fail-closed"]).succeeded();
+    assert!(
+        said.contains("others could change") && said.contains("its mode is 777"),
+        "{said}"
+    );
+}
+
 #[test]
 fn options_of_another_runtime_are_refused() {
     let cases = [

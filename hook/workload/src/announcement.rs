@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::annotations::{relevant, resolve};
+use crate::annotations::{asks, relevant, resolve};
 use crate::identity::Identity;
 use crate::oci;
 
@@ -26,6 +26,9 @@ pub const HEADER: usize = 12;
 
 /// Longest body, bytes.
 pub const MAX_BODY: usize = 256 * 1024;
+
+/// Longest file name of a program, bytes (`NAME_MAX`).
+const MAX_PROGRAM: usize = 255;
 
 /// Where the agent listens unless told otherwise; its directory is for root only.
 pub const DEFAULT_SOCKET: &str = "/run/pilotfish/hook.sock";
@@ -47,6 +50,10 @@ pub struct Announcement {
     /// What was left out of the message and why, for `/status`.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// File name of the program that the first process is going to execute. Until it has, what it runs is the
+    /// runtime's.
+    #[serde(default)]
+    pub program: Option<String>,
 }
 
 impl Announcement {
@@ -70,14 +77,48 @@ impl Announcement {
             annotations,
             labels: oci::labels(all),
             warnings,
+            program: None,
         };
         announcement.is_selected().then_some(announcement)
+    }
+
+    /// Of a container that [`Self::of_container`] does not select: what is wrong with its annotations, if they ask for
+    /// observation in a way that cannot be read. Whoever wrote them meant something.
+    pub fn unread_wish(id: &str, all: &BTreeMap<String, String>, bundle: &Path) -> Option<String> {
+        if oci::is_sandbox(all) {
+            return None;
+        }
+        unread_wish(all, &Identity::from_annotations(id, all, bundle))
+    }
+
+    /// It, of a container whose first process is going to execute this program, a path or a name.
+    #[must_use]
+    pub fn about_to_execute(mut self, program: Option<&str>) -> Self {
+        let name = program.and_then(|path| Path::new(path).file_name()?.to_str());
+        self.program = name
+            .filter(|name| name.len() <= MAX_PROGRAM && !name.chars().any(char::is_control))
+            .map(ToOwned::to_owned);
+        self
     }
 
     /// Whether the annotations ask for observation: `instrument` is `true`, or a list with the container's name.
     pub fn is_selected(&self) -> bool {
         resolve(&self.annotations, self.identity.name_in_pod()).instrument == Some(true)
     }
+}
+
+/// As [`Announcement::unread_wish`], of a container that is no sandbox and whose identity is known.
+pub fn unread_wish<'a>(
+    all: impl IntoIterator<Item = (&'a String, &'a String)>,
+    identity: &Identity,
+) -> Option<String> {
+    let asking = all.into_iter().filter(|(key, _)| asks(key));
+    let (annotations, left_out) = relevant(asking);
+    let wishes = resolve(&annotations, identity.name_in_pod());
+    if wishes.instrument.is_some() {
+        return None;
+    }
+    left_out.into_iter().chain(wishes.warnings).next()
 }
 
 /// From the hook.

@@ -120,6 +120,7 @@ impl Identity {
         let mountinfo = read_text(File::open(directory.join("mountinfo"))?)?;
         Ok(Self::from_text(&cgroup, &mountinfo, isolation))
     }
+
     /// What the runtime announced, completed by what `/proc` shows of the same container. If `/proc` shows another
     /// id, it is about another container and adds nothing.
     pub fn merge(announced: Self, from_proc: Self) -> Self {

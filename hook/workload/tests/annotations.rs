@@ -202,6 +202,7 @@ fn the_longest_announcement_fits_a_frame() {
         annotations,
         labels: BTreeMap::new(),
         warnings,
+        program: None,
     };
     let frame = encode(&Request::Attach(Box::new(announcement))).unwrap();
     assert!(frame.len() > 2 * (MAX_TOTAL - 256));

@@ -92,6 +92,7 @@ fn announcement(annotations: &BTreeMap<String, String>, bundle: &str) -> Announc
         annotations: kept,
         labels: oci::labels(annotations),
         warnings,
+        program: None,
     }
 }
 

@@ -146,9 +146,35 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// Whether a key says if to observe: `instrument`, for a pod or for one container of it.
+pub fn asks(key: &str) -> bool {
+    match Subject::of(key) {
+        Some(Subject::Pod(name)) => name == "instrument",
+        Some(Subject::Container(container, name)) => !container.is_empty() && name == "instrument",
+        Some(Subject::Resource(_)) | None => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_instrument_asks() {
+        for key in ["pilotfish.dev/instrument", "a.b.pilotfish.dev/instrument"] {
+            assert!(asks(key), "{key}");
+        }
+        for key in [
+            "pilotfish.dev/routes",
+            "pilotfish.dev/instrument2",
+            ".pilotfish.dev/instrument",
+            "a/pilotfish.dev/instrument",
+            "notpilotfish.dev/instrument",
+            "resource.opentelemetry.io/instrument",
+        ] {
+            assert!(!asks(key), "{key}");
+        }
+    }
 
     #[test]
     fn keys_of_our_domains_only() {
