@@ -34,6 +34,11 @@ pub enum Command {
         /// The containers that the front end knew before.
         among: BTreeSet<String>,
     },
+    /// What was announced so far had been running: find the rest of its processes now, not a moment later.
+    Complete {
+        /// All is in scope.
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// The way to the observer.

@@ -2,7 +2,7 @@
 
 use crate::{
     consume::SharedView,
-    instrument::Probes,
+    instrument::{Probes, socket_records},
     observe::{SharedObserved, lock},
     policy::Decision,
     source::SourceStats,
@@ -151,6 +151,7 @@ impl AgentPages {
                 .into_iter()
                 .collect();
             let decision = observed.decision(slot);
+            let records = socket_records(&counters).saturating_sub(observed.former_records(slot));
             json!({
                 "slot": slot,
                 "resource": resource,
@@ -158,7 +159,7 @@ impl AgentPages {
                 "settings": decision.map(settings),
                 "warnings": decision.map(|decision| decision.warnings.as_slice()).unwrap_or_default(),
                 "kernel_counters_of_slot": named(&counters),
-                "note": decision.and_then(|decision| note(decision, &counters)),
+                "note": decision.and_then(|decision| note(decision, records)),
             })
         });
         containers.collect()
@@ -286,8 +287,8 @@ fn settings(decision: &Decision) -> Value {
     })
 }
 
-/// Why a container yields nothing.
-fn note(decision: &Decision, counters: &SlotCounters) -> Option<&'static str> {
+/// Why a container yields nothing; `records` are those of its sockets.
+fn note(decision: &Decision, records: u64) -> Option<&'static str> {
     if !decision.instrument {
         return Some("switched off by its annotations");
     }
@@ -297,10 +298,7 @@ fn note(decision: &Decision, counters: &SlotCounters) -> Option<&'static str> {
     if decision.slot.ports.as_ref().is_some_and(BTreeSet::is_empty) {
         return Some("no port is left for it");
     }
-    let of_sockets = counters
-        .get(Counter::Produced)
-        .saturating_sub(counters.get(Counter::Process));
-    (of_sockets == 0).then_some("no socket of this container has carried data since it was found")
+    (records == 0).then_some("no socket of this container has carried data since it was found")
 }
 
 fn named(counters: &SlotCounters) -> BTreeMap<&'static str, u64> {

@@ -8,7 +8,7 @@ mod tests;
 use pilotfish_abi::{MAX_CAPTURE, Settings};
 use pilotfish_pipeline::config::{check_ignore_path, check_route, known_protocol};
 use pilotfish_pipeline::{ConfigError, Sampler, SlotConfig};
-use pilotfish_workload::annotations::{Wishes, resolve};
+use pilotfish_workload::annotations::{MAX_WARNINGS, Wishes, resolve};
 use pilotfish_workload::{Identity, service};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,6 +58,9 @@ impl Policy {
     pub fn decide(&self, asking: Asking<'_>) -> Decision {
         let mut wishes = self.wishes(asking);
         let mut warnings = std::mem::take(&mut wishes.warnings);
+        let mut refused = Vec::new();
+        let slot = self.slot_for(&wishes, &mut refused);
+        warnings.extend(bounded(refused));
         let instrument = wishes.instrument != Some(false);
         let capture = self.capture_for(wishes.capture_bytes);
         Decision {
@@ -70,7 +73,7 @@ impl Policy {
             } else {
                 Settings::default()
             },
-            slot: self.slot_for(&wishes, &mut warnings),
+            slot,
             asked: asked(asking, wishes),
             warnings,
         }
@@ -114,6 +117,16 @@ impl Policy {
         slot.routes = routes(&slot, &defaults.routes, &wishes.routes, warnings);
         slot
     }
+}
+
+/// As many warnings as are kept of any source, and how many there are besides.
+fn bounded(mut warnings: Vec<String>) -> Vec<String> {
+    let more = warnings.len().saturating_sub(MAX_WARNINGS);
+    if more > 0 {
+        warnings.truncate(MAX_WARNINGS);
+        warnings.push(format!("and {more} more warnings"));
+    }
+    warnings
 }
 
 /// The operator's kind of sampler (whether it asks the parent first) with the ratio that a container asks for, up to

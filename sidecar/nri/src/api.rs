@@ -131,6 +131,9 @@ pub struct Container {
     /// Annotations.
     #[prost(btree_map = "string, string", tag = "6")]
     pub annotations: BTreeMap<String, String>,
+    /// The command line of its first process.
+    #[prost(string, repeated, tag = "7")]
+    pub args: Vec<String>,
     /// Its first process in the runtime's pid namespace; 0 while there is none.
     #[prost(uint32, tag = "12")]
     pub pid: u32,
@@ -210,12 +213,13 @@ mod tests {
     fn fields_that_are_not_read_are_skipped() {
         let container = Container {
             id: "c1".to_owned(),
+            args: vec!["run".to_owned(), "fast".to_owned()],
             pid: 4711,
             ..Container::default()
         };
         let mut bytes = container.encode_to_vec();
-        // args = 7 and linux = 11, as a runtime sends them.
-        bytes.extend(b"\x3a\x03run\x5a\x02\x2a\x00");
+        // env = 8 and linux = 11, as a runtime sends them.
+        bytes.extend(b"\x42\x03a=b\x5a\x02\x2a\x00");
         assert_eq!(Container::decode(bytes.as_slice()), Ok(container));
     }
 }

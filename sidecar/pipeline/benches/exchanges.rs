@@ -1,11 +1,12 @@
 //! Keep-alive HTTP/1.1 exchanges over 64 flows, as records in memory, through the whole pipeline on one core.
 //!
-//! `cargo bench -p pilotfish-pipeline` prints the median, and the best, of several passes, for servers and for the
-//! pair of a proxy (one inbound and one outbound exchange per request).
+//! `cargo bench -p pilotfish-pipeline` prints the median, and the best, of several passes, for servers, for the pair of
+//! a proxy (one inbound and one outbound exchange per request), and for servers in a container each, with the same
+//! settings and with different ones. Passes of all of them take turns.
 #![allow(clippy::print_stdout, reason = "printing is what a benchmark is for")]
 
 use pilotfish_abi::{Family, Header, Kind};
-use pilotfish_pipeline::{Config, Measurement, Pipeline, Record, Sink, Span};
+use pilotfish_pipeline::{Config, Measurement, Pipeline, Record, Sink, Slot, SlotConfig, Span};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -18,6 +19,44 @@ const REQUEST: &[u8] = b"GET /api/users/42?verbose=1 HTTP/1.1\r\nHost: shop.exam
 const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\nServer: nginx/1.26\r\nContent-Type: application/json\r\n\
     Content-Length: 28\r\nConnection: keep-alive\r\n\r\n{\"id\":42,\"name\":\"pilotfish\"}";
+
+/// What is measured.
+struct Case {
+    name: &'static str,
+    /// Each request is passed on.
+    proxied: bool,
+    /// Each flow is another container's.
+    containers: bool,
+    /// Each of them has settings of its own.
+    settings: bool,
+}
+
+const CASES: [Case; 4] = [
+    Case {
+        name: "server",
+        proxied: false,
+        containers: false,
+        settings: false,
+    },
+    Case {
+        name: "proxy",
+        proxied: true,
+        containers: false,
+        settings: false,
+    },
+    Case {
+        name: "servers in 64 containers",
+        proxied: false,
+        containers: true,
+        settings: false,
+    },
+    Case {
+        name: "servers in 64 containers with different settings",
+        proxied: false,
+        containers: true,
+        settings: true,
+    },
+];
 
 /// Counts and throws away.
 #[derive(Default)]
@@ -38,22 +77,22 @@ impl Sink for Tally {
     }
 }
 
-/// Flows on `FLOWS` threads; each exchange is one receive and one send, or with `proxied` two of each.
-fn records(proxied: bool) -> Vec<(Kind, Header, &'static [u8])> {
+/// Flows on `FLOWS` threads; each exchange is one receive and one send, or in a proxy two of each.
+fn records(case: &Case) -> Vec<(Kind, Header, &'static [u8])> {
     let mut records = Vec::new();
     let mut time = 1_000_000;
     for exchange in 0..EXCHANGES_PER_FLOW {
         for flow in 1..=FLOWS {
             let mut push = |kind, upstream: bool, payload: &'static [u8]| {
                 time += 1_000;
-                records.push((
-                    kind,
-                    header(kind, flow, upstream, exchange, time, payload),
-                    payload,
-                ));
+                let mut header = header(kind, flow, upstream, exchange, time, payload);
+                if case.containers {
+                    header.slot = slot(flow);
+                }
+                records.push((kind, header, payload));
             };
             push(Kind::Receive, false, REQUEST);
-            if proxied {
+            if case.proxied {
                 push(Kind::Send, true, REQUEST);
                 push(Kind::Receive, true, RESPONSE);
             }
@@ -96,10 +135,34 @@ fn header(
     }
 }
 
+fn slot(flow: u64) -> u32 {
+    flow as u32
+}
+
+/// Settings that no other container has. They let everything through, and no pattern of a route spares the heuristic.
+fn settings(flow: u64) -> SlotConfig {
+    SlotConfig {
+        routes: (0..10)
+            .map(|number| format!("/api-{flow}/{number}/{{id}}"))
+            .collect(),
+        ignore_paths: vec![format!("/healthz-{flow}"), format!("/internal-{flow}/*")],
+        ports: Some([8080, 10_000 + flow as u16].into()),
+        ..SlotConfig::default()
+    }
+}
+
 /// Exchanges per second of one pass.
-fn pass(records: &[(Kind, Header, &'static [u8])], exchanges: u64) -> f64 {
+fn pass(case: &Case, records: &[(Kind, Header, &'static [u8])]) -> f64 {
+    let exchanges = FLOWS * EXCHANGES_PER_FLOW * if case.proxied { 2 } else { 1 };
     let mut pipeline =
         Pipeline::new(Config::default()).expect("the default configuration is valid");
+    if case.settings {
+        for flow in 1..=FLOWS {
+            pipeline
+                .configure(Slot(slot(flow)), &settings(flow))
+                .expect("the settings are valid");
+        }
+    }
     let mut tally = Tally::default();
     pipeline.on_tick(0, 0, &mut tally);
     let start = Instant::now();
@@ -124,12 +187,17 @@ fn pass(records: &[(Kind, Header, &'static [u8])], exchanges: u64) -> f64 {
 }
 
 fn main() {
-    for (name, proxied, per_request) in [("server", false, 1), ("proxy", true, 2)] {
-        let records = records(proxied);
-        let exchanges = FLOWS * EXCHANGES_PER_FLOW * per_request;
-        let mut rates: Vec<f64> = (0..PASSES).map(|_| pass(&records, exchanges)).collect();
+    let records = CASES.each_ref().map(records);
+    let mut rates = CASES.each_ref().map(|_| Vec::with_capacity(PASSES));
+    for _ in 0..PASSES {
+        for ((case, records), rates) in CASES.iter().zip(&records).zip(&mut rates) {
+            rates.push(pass(case, records));
+        }
+    }
+    for (case, rates) in CASES.iter().zip(&mut rates) {
         rates.sort_by(f64::total_cmp);
         let (median, best) = (rates[PASSES / 2], rates[PASSES - 1]);
+        let name = case.name;
         println!("http1 {name}: median {median:.0} exchanges/s, best {best:.0} exchanges/s");
     }
 }

@@ -11,7 +11,7 @@ use pilotfish_workload::{CgroupIdentity, IdSource, Identity, Isolation};
 use super::admission::{Missed, Place};
 use super::containers::{Announced, Init, Key};
 use super::groups::Groups;
-use super::subject::{InspectError, Subject, has_exited, start_of};
+use super::subject::{InspectError, Subject, has_exited, list, start_of};
 use super::{Change, Discovery, ScopeWriter, Target};
 
 /// Why an announced container is not observed.
@@ -91,7 +91,7 @@ impl<W: ScopeWriter> Discovery<W> {
         };
         let identity = known_identity(&announcement, &cgroup);
         let mut announced = Announced {
-            groups: Groups::of(&cgroup, &self.own.cgroup, &announcement.id),
+            groups: self.own_groups(&subject, &cgroup, &announcement.id),
             announcement,
             init,
         };
@@ -141,14 +141,15 @@ impl<W: ScopeWriter> Discovery<W> {
     /// So a process stays in the container that it was forked in even if it moves to the cgroup of a container within
     /// that one, unless that was announced too.
     pub(super) fn place_by_announcement(&self, subject: &Subject) -> Result<Place, InspectError> {
-        let live = |pid: i32, start: Option<u64>| {
-            self.table
-                .get(pid)
-                .filter(|known| Some(known.start) == start)
-                .map(|known| known.slot)
+        let known = self.table.get(subject.pid);
+        let parent = || {
+            let parent = self.table.get(subject.parent)?;
+            (start_of(subject.parent) == Some(parent.start)).then_some(parent)
         };
-        let inherited = live(subject.pid, Some(subject.start))
-            .or_else(|| live(subject.parent, start_of(subject.parent)));
+        let inherited = known
+            .filter(|known| known.start == subject.start)
+            .or_else(parent)
+            .map(|known| known.slot);
         // Without a cgroup of its own a container cannot be told from what is around it.
         let groupless = inherited.is_some_and(|slot| {
             let announced = self.containers.get(slot).and_then(|c| c.announced.as_ref());
@@ -182,8 +183,34 @@ impl<W: ScopeWriter> Discovery<W> {
             return;
         };
         if let Ok(cgroup) = subject.cgroup() {
-            let groups = Groups::of(&cgroup, &self.own.cgroup, &id);
-            self.containers.regroup(slot, groups);
+            let groups = self.own_groups(subject, &cgroup, &id);
+            if self.containers.regroup(slot, groups) {
+                self.changes.push(Change::ContainerRenamed { slot });
+            }
+        }
+    }
+
+    /// The cgroups that are a container's own, `first` being its first process.
+    ///
+    /// A container that its runtime gave no cgroup is in that of whoever started it, a login session perhaps. A group
+    /// that does not bear the container's name has to prove itself: nothing older than the container is in it.
+    fn own_groups(&self, first: &Subject, cgroup: &str, id: &str) -> Groups {
+        let groups = Groups::of(cgroup, &self.own.cgroup, id);
+        if groups.is_empty() || groups.is_named() {
+            return groups;
+        }
+        let is_older_inside = |pid: i32| {
+            Subject::open(pid).is_ok_and(|other| {
+                (other.start, other.pid) < (first.start, first.pid)
+                    && other
+                        .cgroup()
+                        .is_ok_and(|text| groups.hold(&text).is_some())
+            })
+        };
+        if list().is_ok_and(|pids| !pids.into_iter().any(is_older_inside)) {
+            groups
+        } else {
+            Groups::default()
         }
     }
 
@@ -229,6 +256,11 @@ impl<W: ScopeWriter> Discovery<W> {
     ) -> Result<u32, AnnounceError> {
         let before = self.changes.len();
         let slot = self.add_container(key, identity, &subject)?;
+        if subject.only_forked {
+            let program = announced.announcement.program.clone();
+            self.containers
+                .await_program(slot, program.unwrap_or_default());
+        }
         if let Some(container) = self.containers.get(slot) {
             let identity = container.identity.clone();
             self.containers.announce(slot, identity, announced);

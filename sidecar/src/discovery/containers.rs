@@ -169,15 +169,13 @@ impl Containers {
         !same
     }
 
-    /// The cgroups of an announced container as they are now.
-    pub(super) fn regroup(&mut self, slot: u32, groups: Groups) {
-        if let Some(announced) = self
-            .by_slot
-            .get_mut(&slot)
-            .and_then(|container| container.announced.as_mut())
-        {
-            announced.groups = groups;
-        }
+    /// The cgroups of an announced container as they are now; true if that is news.
+    pub(super) fn regroup(&mut self, slot: u32, groups: Groups) -> bool {
+        let container = self.by_slot.get_mut(&slot);
+        let Some(announced) = container.and_then(|container| container.announced.as_mut()) else {
+            return false;
+        };
+        std::mem::replace(&mut announced.groups, groups) != announced.groups
     }
 
     /// The announced container that a `/proc/PID/cgroup` text is of, the innermost one.
@@ -222,6 +220,13 @@ impl Containers {
     pub(super) fn leave(&mut self, slot: u32, pid: i32) {
         if let Some(container) = self.by_slot.get_mut(&slot) {
             container.processes.remove(&pid);
+        }
+    }
+
+    /// Names a container by the program that its first process is about to execute. What it runs is the runtime's.
+    pub(super) fn await_program(&mut self, slot: u32, program: String) {
+        if let Some(container) = self.by_slot.get_mut(&slot) {
+            container.first.executable = program;
         }
     }
 

@@ -2,7 +2,14 @@
 
 /// The cgroups of one container. A process is in the container if it is in all of them, or below.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Groups(Vec<(String, String)>);
+pub(super) struct Groups {
+    /// Controllers and path of each.
+    paths: Vec<(String, String)>,
+    /// A path names the container's id.
+    named: bool,
+    /// The group of version 2 is among what proves a process to be inside.
+    unified: bool,
+}
 
 impl Groups {
     /// From the `/proc/PID/cgroup` texts of the container's first process and of ourselves, and the container's id.
@@ -19,10 +26,14 @@ impl Groups {
         let candidates: Vec<_> = candidates
             .map(|(hierarchy, path)| (hierarchy.to_owned(), path.to_owned()))
             .collect();
-        let named = candidates.iter().find(|(_, path)| names(path, id));
-        match named {
-            Some(group) => Self(vec![group.clone()]),
-            None => Self(candidates),
+        let named = candidates.iter().find(|(_, path)| names(path, id)).cloned();
+        let unified = candidates.iter().any(|(controllers, path)| {
+            controllers.is_empty() && (named.is_none() || names(path, id))
+        });
+        Self {
+            named: named.is_some(),
+            paths: named.map_or(candidates, |group| vec![group]),
+            unified,
         }
     }
 
@@ -33,15 +44,25 @@ impl Groups {
             memberships(cgroup)
                 .any(|(other, path)| other == hierarchy && is_at_or_below(path, group))
         };
-        if self.0.iter().all(inside) {
-            self.0.iter().map(|(_, group)| group.len()).max()
+        if self.paths.iter().all(inside) {
+            self.paths.iter().map(|(_, group)| group.len()).max()
         } else {
             None
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.paths.is_empty()
+    }
+
+    /// Whether the name alone proves that they are the container's own.
+    pub(super) fn is_named(&self) -> bool {
+        self.named
+    }
+
+    /// Whether a process in the container's cgroup v2 group is in the container.
+    pub(super) fn has_unified(&self) -> bool {
+        self.unified
     }
 }
 
@@ -143,6 +164,18 @@ mod tests {
             assert_eq!(groups.hold(first), None);
         }
         assert!(!Groups::of("0::/../app\n", "0::/\n", ID).is_empty());
+    }
+
+    #[test]
+    fn the_unified_group_counts_where_it_is_the_containers_own() {
+        let unified = |first: &str| Groups::of(first, "0::/agent\n", ID).has_unified();
+        assert!(unified("0::/pod/web\n"));
+        assert!(unified(
+            "4:cpu:/docker/1f1c0de1a5b0\n0::/docker/1f1c0de1a5b0\n"
+        ));
+        assert!(!unified("4:cpu:/docker/1f1c0de1a5b0\n0::/session\n"));
+        assert!(!unified("4:cpu:/docker/1f1c0de1a5b0\n0::/\n"));
+        assert!(!unified("4:cpu:/pod/web\n"));
     }
 
     #[test]

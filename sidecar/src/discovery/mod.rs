@@ -95,7 +95,8 @@ pub enum Change {
         /// Its slot.
         slot: u32,
     },
-    /// A container's first process has another executable, or its names became known: its resource differs.
+    /// A container's first process has another executable or cgroup, or its names became known: what is said of it to
+    /// exporters and the kernel differs.
     ContainerRenamed {
         /// Its slot.
         slot: u32,
@@ -298,9 +299,16 @@ impl<W: ScopeWriter> Discovery<W> {
         (!self.unreadable.is_empty()).then_some(subject::DENIED)
     }
 
-    /// Whether whatever enters a container's cgroup belongs to what is observed.
-    pub fn follows_cgroups(&self) -> bool {
-        !matches!(self.target, Target::Processes(_))
+    /// The process in whose cgroup v2 group there is nothing but its container, so that whatever enters that group
+    /// belongs to what is observed.
+    pub fn group_leader(&self, slot: u32) -> Option<i32> {
+        if matches!(self.target, Target::Processes(_)) {
+            return None;
+        }
+        let container = self.containers.get(slot)?;
+        let announced = container.announced.as_ref();
+        let is_own = announced.is_none_or(|announced| announced.groups.has_unified());
+        is_own.then(|| container.first_pid())
     }
 
     /// The kernel's side.

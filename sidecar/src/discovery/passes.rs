@@ -109,7 +109,7 @@ impl<W: ScopeWriter> Discovery<W> {
         }
     }
 
-    /// Admits a process of which only its exec tells, and what it may have forked before that was heard here.
+    /// Admits a process that the kernel did not put in scope, and what it may have forked before it was heard of here.
     fn admit_with_children(&mut self, pid: i32) {
         // What was missed is counted; there is nothing else to do about it.
         if matches!(self.admit(pid), Ok(true)) && self.rounds().is_err() {
@@ -118,10 +118,11 @@ impl<W: ScopeWriter> Discovery<W> {
     }
 
     fn on_exec(&mut self, pid: i32) {
+        // What was missed is counted.
         match self.table.get(pid) {
-            // What was missed is counted.
             Some(tracked) => drop(self.executed(pid, tracked)),
-            None => self.admit_with_children(pid),
+            // It entered by its cgroup, and the kernel has put it in scope: what it forks has records of its own.
+            None => drop(self.admit(pid)),
         }
     }
 

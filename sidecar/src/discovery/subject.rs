@@ -60,6 +60,8 @@ pub(super) struct Subject {
     /// The parent, 0 when it is outside of our pid namespace.
     pub(super) parent: i32,
     pub(super) kernel_thread: bool,
+    /// It has executed no program since it was forked (`PF_FORKNOEXEC`).
+    pub(super) only_forked: bool,
     comm: String,
     pidfd: OwnedFd,
     directory: Process,
@@ -78,13 +80,13 @@ impl Subject {
         };
         let directory = Process::new(pid)?;
         let stat = directory.stat()?;
-        let kernel_thread =
-            StatFlags::from_bits_truncate(stat.flags).contains(StatFlags::PF_KTHREAD);
+        let flags = StatFlags::from_bits_truncate(stat.flags);
         let subject = Self {
             pid,
             start: stat.starttime,
             parent: stat.ppid,
-            kernel_thread,
+            kernel_thread: flags.contains(StatFlags::PF_KTHREAD),
+            only_forked: flags.contains(StatFlags::PF_FORKNOEXEC),
             comm: stat.comm,
             pidfd,
             directory,

@@ -2,6 +2,7 @@
 
 mod announced;
 mod descent;
+mod entry;
 mod exits;
 mod group;
 mod namespace;

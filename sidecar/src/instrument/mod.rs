@@ -12,10 +12,11 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError},
 };
-use pilotfish_abi::{MAX_SLOTS, Member, Settings, SlotCounters};
+use pilotfish_abi::{Counter, MAX_SLOTS, Member, Settings, SlotCounters};
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd},
+    sync::Arc,
 };
 
 /// The eBPF object, built by `build.rs`.
@@ -152,8 +153,11 @@ pub struct LoadOptions {
 /// The loaded and attached programs. Dropping it detaches them; so does the death of this process.
 pub struct Probes {
     ebpf: Ebpf,
-    counters: PerCpuArray<MapData, CounterValue>,
+    counters: Arc<CounterMap>,
 }
+
+/// The counters of each slot.
+type CounterMap = PerCpuArray<MapData, CounterValue>;
 
 /// [`SlotCounters`] as aya wants map values.
 #[derive(Clone, Copy)]
@@ -186,7 +190,10 @@ impl Probes {
         drop(types);
         release_free_memory();
         let counters = take_map(&mut ebpf, "COUNTERS", PerCpuArray::try_from)?;
-        Ok(Self { ebpf, counters })
+        Ok(Self {
+            ebpf,
+            counters: Arc::new(counters),
+        })
     }
 
     /// The ring buffer's reading end; can be taken once.
@@ -205,25 +212,13 @@ impl Probes {
             return Err(InstrumentError::Missing("SCOPE as task storage"));
         };
         let cgroups = take_map(&mut self.ebpf, "CGROUPS", HashMap::try_from)?;
-        Ok(KernelScope::new(scope, settings, cgroups))
+        let counters = Arc::clone(&self.counters);
+        Ok(KernelScope::new(scope, settings, cgroups, counters))
     }
 
     /// Counters of one slot, summed over the CPUs. Slot 0 counts what belongs to no container.
     pub fn counters(&self, slot: u32) -> Result<SlotCounters, InstrumentError> {
-        let values = self
-            .counters
-            .get(&slot, 0)
-            .map_err(|source| InstrumentError::Map {
-                map: "COUNTERS",
-                source: Box::new(source),
-            })?;
-        let mut sum = SlotCounters::default();
-        for value in values.iter() {
-            for (total, part) in sum.values.iter_mut().zip(value.0.values) {
-                *total += part;
-            }
-        }
-        Ok(sum)
+        sum(&self.counters, slot)
     }
 
     /// Counters of every container together.
@@ -259,6 +254,28 @@ impl Probes {
 }
 
 /// The kernel's types take some 20 MB in small pieces, which glibc would keep for good.
+fn sum(counters: &CounterMap, slot: u32) -> Result<SlotCounters, InstrumentError> {
+    let values = counters
+        .get(&slot, 0)
+        .map_err(|source| InstrumentError::Map {
+            map: "COUNTERS",
+            source: Box::new(source),
+        })?;
+    let mut sum = SlotCounters::default();
+    for value in values.iter() {
+        for (total, part) in sum.values.iter_mut().zip(value.0.values) {
+            *total += part;
+        }
+    }
+    Ok(sum)
+}
+
+/// Records of what processes did with sockets, whether they found room or not.
+pub fn socket_records(counters: &SlotCounters) -> u64 {
+    let of_processes = counters.get(Counter::Process);
+    counters.get(Counter::Produced).saturating_sub(of_processes)
+}
+
 fn release_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no arguments that could be wrong; the allocator locks itself.

@@ -1,12 +1,13 @@
 //! Writing the kernel's scope and settings.
 
-use super::{SettingsValue, task_storage};
+use super::{CounterMap, SettingsValue, socket_records, sum, task_storage};
 use crate::discovery::ScopeWriter;
 use aya::maps::{Array, HashMap, MapData};
 use pilotfish_abi::{Scope, Settings};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
 };
 
 /// The kernel side of discovery: which tasks are observed, and how.
@@ -14,6 +15,7 @@ pub struct KernelScope {
     scope: MapData,
     settings: Array<MapData, SettingsValue>,
     cgroups: HashMap<MapData, u64, u32>,
+    counters: Arc<CounterMap>,
 }
 
 impl KernelScope {
@@ -21,11 +23,13 @@ impl KernelScope {
         scope: MapData,
         settings: Array<MapData, SettingsValue>,
         cgroups: HashMap<MapData, u64, u32>,
+        counters: Arc<CounterMap>,
     ) -> Self {
         Self {
             scope,
             settings,
             cgroups,
+            counters,
         }
     }
 
@@ -34,6 +38,11 @@ impl KernelScope {
         self.settings
             .set(slot, SettingsValue(settings), 0)
             .map_err(io::Error::other)
+    }
+
+    /// Records of sockets that a slot has given since the programs were loaded, whichever containers had it.
+    pub fn socket_records(&self, slot: u32) -> u64 {
+        sum(&self.counters, slot).map_or(0, |counters| socket_records(&counters))
     }
 
     /// From now on a process that executes a program inside this cgroup v2 group is in scope.

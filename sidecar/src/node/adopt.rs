@@ -114,8 +114,14 @@ pub(super) fn announcement(found: &Found) -> Option<Box<Announcement>> {
     let bundle = usable(Directory::open(&found.bundle))?;
     let text = usable(bundle.read(Path::new("config.json"), MAX_FILE))?;
     let written = serde_json::from_slice::<Config>(&text).ok()?.annotations?;
-    let id = found.id.clone();
-    Announcement::of_container(id, found.pid, &written, &found.bundle).map(Box::new)
+    let id = &found.id;
+    let announcement = Announcement::of_container(id.clone(), found.pid, &written, &found.bundle);
+    if announcement.is_none()
+        && let Some(reason) = Announcement::unread_wish(id, &written, &found.bundle)
+    {
+        tracing::warn!(container = id, reason, "a container is not observed");
+    }
+    announcement.map(Box::new)
 }
 
 fn in_directory(directory: &Directory, found: &mut Vec<Found>) {

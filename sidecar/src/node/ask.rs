@@ -36,6 +36,20 @@ pub(super) async fn remove(
     ask(commands, command, answer, patience, stats).await
 }
 
+/// Has everything found that belongs to the containers announced so far.
+pub(super) async fn complete(commands: &Commands, patience: Duration) {
+    let (done, all_found) = oneshot::channel();
+    let asking = async {
+        // An observer that has ended finds nothing more, and the agent is about to end too.
+        if commands.send(Command::Complete { done }).await.is_ok() {
+            let _ = all_found.await;
+        }
+    };
+    if tokio::time::timeout(patience, asking).await.is_err() {
+        tracing::warn!("processes of running containers may be observed a little later");
+    }
+}
+
 async fn ask(
     commands: &Commands,
     command: Command,

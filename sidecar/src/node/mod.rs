@@ -25,7 +25,7 @@ use crate::announced::Commands;
 use crate::cli::NodeArgs;
 use crate::pages::FrontEnd;
 use activity::Activity;
-use ask::attach;
+use ask::{attach, complete};
 use nri::NriStats;
 use pilotfish_export::prometheus::Row;
 use pilotfish_workload::announcement::{Announcement, Reply};
@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Time for the observer to attach one container at start, when nobody waits but everything is attached at once.
+/// Time for one answer of the observer at start, when nobody waits but everything is attached at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Time for requests in progress when the agent is told to end.
@@ -108,7 +108,11 @@ impl Node {
             stats,
             nri: args.nri.clone().map(|socket| (socket, Arc::default())),
             ready: Arc::default(),
-            idle: args.exit_when_idle.map(Duration::from_secs),
+            idle: args
+                .exit_when_idle
+                // A runtime may have something to tell at any time. Clap refuses both, but not if one is in the file.
+                .filter(|_| args.nri.is_none())
+                .map(Duration::from_secs),
             adopt: args.adopt,
         })
     }
@@ -198,6 +202,7 @@ impl Node {
         if self.adopt {
             self.adopt(commands).await;
         }
+        complete(commands, PATIENCE).await;
     }
 
     async fn adopt(&self, commands: &Commands) {

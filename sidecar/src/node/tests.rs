@@ -30,6 +30,7 @@ fn announcement(id: &str) -> Announcement {
         annotations: [].into(),
         labels: [].into(),
         warnings: Vec::new(),
+        program: None,
     }
 }
 
@@ -69,6 +70,10 @@ fn observer(ledger: StateDirectory) -> (Commands, Arc<Mutex<Vec<String>>>) {
                     let _ = reply.send(Reply::Removed);
                 }
                 Command::Keep { .. } => {}
+                Command::Complete { done } => {
+                    seen.lock().unwrap().push("and the rest".to_owned());
+                    let _ = done.send(());
+                }
             }
         }
     });
@@ -136,6 +141,7 @@ async fn containers_of_a_former_agent_are_attached_before_the_socket_is_served()
         .serve(commands, async { asked_when_served = end.await.unwrap() })
         .await
         .unwrap();
+    assert_eq!(asked_when_served.pop().as_deref(), Some("and the rest"));
     asked_when_served.sort();
     assert_eq!(asked_when_served, ["kept", "refused"]);
     assert_eq!(stats.restored.load(Ordering::Relaxed), 1);
@@ -175,6 +181,20 @@ async fn an_agent_with_a_container_stays_until_that_has_ended() {
     };
     node.serve(commands, ending).await.unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(65));
+}
+
+/// The runtime's NRI may have something to tell at any time; the configuration file may ask for both.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_listens_to_a_runtime_is_never_idle() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut arguments = args(&directory, &["--exit-when-idle", "5"]);
+    arguments.nri = Some(directory.path().join("nri.sock"));
+    let node = Node::prepare(&arguments).await.unwrap();
+    let (commands, _) = observer(node.ledger());
+    let began = tokio::time::Instant::now();
+    let told = tokio::time::sleep(Duration::from_mins(1));
+    node.serve(commands, told).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_mins(1));
 }
 
 /// A hook that connects while an idle agent ends is served by it, or meets a refusal and starts another.

@@ -28,6 +28,12 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
             Command::Keep { ids, among } => {
                 self.end(&among.difference(&ids).cloned().collect())?;
             }
+            Command::Complete { done } => {
+                if self.pass_wanted {
+                    self.pass()?;
+                }
+                let _ = done.send(());
+            }
         }
         Ok(())
     }

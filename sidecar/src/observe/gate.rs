@@ -16,6 +16,8 @@ pub trait SlotWriter: ScopeWriter {
     fn watch_cgroup(&mut self, id: u64, slot: u32) -> io::Result<()>;
     /// Ends that.
     fn unwatch_cgroup(&mut self, id: u64) -> io::Result<()>;
+    /// Records of sockets that a slot has given so far, whichever containers had it.
+    fn socket_records(&self, slot: u32) -> u64;
 }
 
 impl SlotWriter for KernelScope {
@@ -29,6 +31,10 @@ impl SlotWriter for KernelScope {
 
     fn unwatch_cgroup(&mut self, id: u64) -> io::Result<()> {
         Self::unwatch_cgroup(self, id)
+    }
+
+    fn socket_records(&self, slot: u32) -> u64 {
+        Self::socket_records(self, slot)
     }
 }
 

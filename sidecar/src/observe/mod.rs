@@ -10,8 +10,7 @@ mod tests;
 use crate::{
     announced::{Command, Ledger},
     discovery::{
-        Change, Container, Discovery, DiscoveryError, Event, Options, OwnContainer, Target,
-        cgroup_id,
+        Change, Discovery, DiscoveryError, Event, Options, OwnContainer, Target, cgroup_id,
     },
     instrument::KernelScope,
     policy::Policy,
@@ -197,9 +196,14 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
         if !wanted || self.caught_up.elapsed() < CATCH_UP {
             return Ok(());
         }
+        self.lost_seen = lost;
+        self.pass()
+    }
+
+    /// A pass out of turn.
+    fn pass(&mut self) -> Result<(), ObserveError> {
         self.caught_up = Instant::now();
         self.pass_wanted = false;
-        self.lost_seen = lost;
         self.on(Discovery::slow_pass)
     }
 
@@ -246,9 +250,14 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
     fn apply(&mut self, changes: &[Change]) -> Result<(), ObserveError> {
         for change in changes {
             match *change {
-                Change::ContainerAdded { slot } | Change::ContainerRenamed { slot } => {
+                Change::ContainerAdded { slot } => {
+                    let mut observed = lock(&self.observed);
+                    let records = observed.discovery.writer().socket_records(slot);
+                    observed.begin(slot, records);
+                    drop(observed);
                     self.decide(slot)?;
                 }
+                Change::ContainerRenamed { slot } => self.decide(slot)?,
                 Change::ContainerEnded { slot } => self.ended(slot)?,
                 Change::ContainerRemoved { slot } => self.removed(slot)?,
                 Change::ProcessAdded { slot, pid } => {
@@ -276,15 +285,12 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
             tracing::info!(slot, "switched off by its annotations");
         }
         let discovery = &mut observed.discovery;
-        let first = discovery
-            .container(slot)
-            .filter(|_| decision.instrument && discovery.follows_cgroups())
-            .map(Container::first_pid);
+        let leader = discovery.group_leader(slot).filter(|_| decision.instrument);
         let kernel = discovery.writer();
         self.gate
             .obey(kernel, slot, resource, &decision)
             .map_err(ObserveError::Settings)?;
-        if let Some(cgroup) = first.and_then(cgroup_id) {
+        if let Some(cgroup) = leader.and_then(cgroup_id) {
             self.gate.watch(kernel, slot, cgroup);
         }
         Ok(())

@@ -42,6 +42,8 @@ pub struct Observed<K> {
     /// Annotations of the pod whose sidecar this is.
     pod: Pod,
     decisions: BTreeMap<u32, Decision>,
+    /// Socket records of former containers, by slot.
+    former_records: BTreeMap<u32, u64>,
 }
 
 impl<K: ScopeWriter> Observed<K> {
@@ -53,6 +55,7 @@ impl<K: ScopeWriter> Observed<K> {
             policy,
             pod,
             decisions: BTreeMap::new(),
+            former_records: BTreeMap::new(),
         }
     }
 
@@ -65,6 +68,11 @@ impl<K: ScopeWriter> Observed<K> {
     pub fn resource(&self, slot: u32) -> Option<Vec<(String, String)>> {
         self.discovery
             .resource(slot, &self.decisions.get(&slot)?.asked)
+    }
+
+    /// How many socket records a slot had given before its container got it: the kernel's counters go on.
+    pub fn former_records(&self, slot: u32) -> u64 {
+        self.former_records.get(&slot).copied().unwrap_or_default()
     }
 
     /// Warnings about the annotations file itself, such as lines that cannot be read.
@@ -113,8 +121,14 @@ impl<K: ScopeWriter> Observed<K> {
         self.decisions.get(&slot)
     }
 
+    /// A container gets a slot that has given so many socket records.
+    pub(super) fn begin(&mut self, slot: u32, records: u64) {
+        self.former_records.insert(slot, records);
+    }
+
     pub(super) fn forget(&mut self, slot: u32) {
         self.decisions.remove(&slot);
+        self.former_records.remove(&slot);
     }
 
     pub(super) fn policy(&self) -> &Policy {

@@ -9,9 +9,10 @@ use pilotfish_workload::announcement::{Announcement, Reply};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Read,
     os::fd::BorrowedFd,
     path::Path,
-    process::{Child, Command as Program},
+    process::{Child, Command as Program, Stdio},
 };
 use tokio::sync::oneshot;
 
@@ -66,6 +67,10 @@ impl SlotWriter for Journal {
 
     fn unwatch_cgroup(&mut self, _id: u64) -> io::Result<()> {
         Ok(())
+    }
+
+    fn socket_records(&self, slot: u32) -> u64 {
+        u64::from(slot) * 100
     }
 }
 
@@ -152,6 +157,7 @@ fn announcement(id: &str, annotations: &[(&str, &str)]) -> Announcement {
         annotations: annotations.iter().map(owned).collect(),
         labels: BTreeMap::new(),
         warnings: Vec::new(),
+        program: None,
     }
 }
 
@@ -206,6 +212,18 @@ async fn a_slot_is_enabled_last_and_forgotten_after_it_is_disabled() {
     assert_eq!(journal.take(), []);
     let counters = lock(&observer.observed).counters;
     assert_eq!((counters.announcements_attached, counters.removals), (1, 1));
+}
+
+#[tokio::test]
+async fn what_a_slot_has_given_before_is_not_its_new_containers() {
+    let (mut observer, _) = observer(Target::Announced, None);
+    let app = Sleeper::start();
+    let former = |observer: &Observer<_, _>| lock(&observer.observed).former_records(1);
+    assert_eq!(former(&observer), 0);
+    attach(&mut observer, announcement("a", &[]), &app);
+    assert_eq!(former(&observer), 100);
+    remove(&mut observer, "a");
+    assert_eq!(former(&observer), 0);
 }
 
 #[tokio::test]
@@ -283,6 +301,30 @@ async fn what_a_snapshot_does_not_name_has_ended() {
         .map(|container| container.slot)
         .collect();
     assert_eq!(left, [2, 3], "`c` is another front end's");
+}
+
+#[tokio::test]
+async fn what_a_container_forked_before_it_was_announced_is_found() {
+    let (mut observer, _) = observer(Target::Announced, None);
+    let mut shell = Program::new("sh");
+    // Both end when the test closes its end of the pipe.
+    shell.args(["-c", "exec 3<&0; cat <&3 & echo; wait"]);
+    let shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut app = Sleeper(shell.spawn().unwrap());
+    let forked = app.0.stdout.as_mut().unwrap().read_exact(&mut [0]);
+    forked.unwrap();
+    assert_eq!(
+        attach(&mut observer, announcement("a", &[]), &app),
+        Reply::Attached
+    );
+    let count = |observer: &Observer<_, _>| lock(&observer.observed).discovery.process_count();
+    assert_eq!(count(&observer), 1);
+
+    let (done, mut answer) = oneshot::channel();
+    observer.handle(Command::Complete { done }).unwrap();
+    answer.try_recv().unwrap();
+    assert_eq!(count(&observer), 2);
+    assert_eq!(observer.due(), None, "no pass is left to do");
 }
 
 #[tokio::test]

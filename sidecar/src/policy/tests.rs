@@ -1,4 +1,5 @@
 use super::*;
+use pilotfish_workload::annotations::MAX_WARNINGS;
 
 fn policy() -> Policy {
     Policy {
@@ -243,4 +244,15 @@ fn one_decision_hundreds_of_wishes() {
     let decision = decide(&policy(), &[("pilotfish.dev/routes", &many.join(";"))]);
     assert!(decision.slot.routes.len() <= pilotfish_workload::annotations::MAX_ROUTES);
     assert_eq!(decision.slot.check(), Ok(()));
+}
+
+#[test]
+fn what_cannot_be_obeyed_is_named_up_to_a_bound() {
+    let same: Vec<String> = (0..MAX_WARNINGS + 10)
+        .map(|number| format!("/same/{{name{number}}}"))
+        .collect();
+    let decision = decide(&policy(), &[("pilotfish.dev/routes", &same.join(";"))]);
+    assert_eq!(decision.slot.routes, ["/same/{name0}"]);
+    assert_eq!(decision.warnings.len(), MAX_WARNINGS + 1);
+    assert_eq!(decision.warnings[MAX_WARNINGS], "and 9 more warnings");
 }

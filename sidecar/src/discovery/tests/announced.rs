@@ -19,10 +19,11 @@ fn announcement(id: &str) -> Announcement {
         annotations: BTreeMap::new(),
         labels: BTreeMap::new(),
         warnings: Vec::new(),
+        program: None,
     }
 }
 
-fn announce(
+pub(super) fn announce(
     discovery: &mut Discovery<Recorder>,
     id: &str,
     pid: i32,
@@ -151,59 +152,6 @@ fn an_id_that_is_used_again_is_another_container() {
         [Change::ContainerRemoved { slot: before }]
     );
     assert!(discovery.is_announced("a"));
-}
-
-#[test]
-fn a_newcomer_is_placed_by_its_cgroup() {
-    let group = Group::new();
-    let app = group.start("", 1);
-    let mut discovery = discovery(Target::Announced);
-    let slot = announce(&mut discovery, &group.id, app.root()).0.unwrap();
-    let newcomer = |discovery: &mut Discovery<Recorder>, pid: i32| {
-        discovery.on_event(Event::Newcomer {
-            tgid: pid.unsigned_abs(),
-        })
-    };
-
-    // `docker exec`, and what a container makes below its own group.
-    let nested = group.below("nested");
-    for entered in [&group, &nested] {
-        let process = entered.start("", 1);
-        let pid = process.root();
-        assert_eq!(
-            newcomer(&mut discovery, pid),
-            [Change::ProcessAdded { slot, pid }]
-        );
-    }
-    let other = Group::new();
-    for outside in [
-        other.start("", 1),
-        Family::start("echo $$; exec sleep 1001", 1),
-    ] {
-        assert_eq!(newcomer(&mut discovery, outside.root()), []);
-    }
-    assert_eq!(
-        newcomer(
-            &mut discovery,
-            i32::try_from(std::process::id()).expect("a process id")
-        ),
-        []
-    );
-}
-
-#[test]
-fn a_container_in_the_root_group_is_only_what_descends_from_it() {
-    let app = Family::start("sleep 1001 & echo $!; wait", 1);
-    let bystander = Family::start("echo $$; exec sleep 1002", 1);
-    let mut discovery = discovery(Target::Announced);
-    let slot = announce(&mut discovery, "a", app.root()).0.unwrap();
-    discovery.slow_pass(Instant::now());
-    assert_eq!(scoped(&discovery), sorted([app.root(), app.pids[0]]));
-    let newcomer = Event::Newcomer {
-        tgid: bystander.root().unsigned_abs(),
-    };
-    assert_eq!(discovery.on_event(newcomer), []);
-    assert!(discovery.container(slot).is_some());
 }
 
 #[test]
@@ -397,4 +345,24 @@ fn wait_for_exit_of(pidfd: &OwnedFd) {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut fds, PollTimeout::NONE).unwrap(), 1);
+}
+
+/// Between its fork and its program the first process runs the runtime's, which must not name the container.
+#[test]
+fn before_it_executes_a_container_is_named_by_what_it_will_execute() {
+    let family = Family::start(
+        "(sleep 1001 & wait) & echo $!; (sleep 1001 & wait) & echo $!; echo $$; exec sleep 1000",
+        3,
+    );
+    let mut discovery = discovery(Target::Announced);
+    let mut name = |id: &str, pid: i32, program: Option<&str>| {
+        let announcement = announcement(id).about_to_execute(program);
+        let slot = discovery.announce(announcement, pidfd(pid).as_fd());
+        let container = discovery.container(slot.unwrap()).unwrap();
+        container.first.executable.clone()
+    };
+    assert_eq!(name("told", family.pids[0], Some("/bin/server")), "server");
+    assert_eq!(name("untold", family.pids[1], None), "");
+    let runs = name("runs", family.pids[2], Some("/bin/server"));
+    assert!(!["server", ""].contains(&&*runs), "{runs}");
 }

@@ -292,6 +292,7 @@ fn a_container_outside_of_our_pid_namespace_is_not_visible() {
         annotations: BTreeMap::new(),
         labels: BTreeMap::new(),
         warnings: Vec::new(),
+        program: None,
     };
     let mut discovery = discovery(Target::Announced);
     let refused = discovery.announce(announcement, pidfd.as_fd()).unwrap_err();

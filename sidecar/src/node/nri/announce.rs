@@ -1,7 +1,7 @@
 //! What is announced of a container that a runtime tells of.
 
 use pilotfish_nri::api::{Container, PodSandbox};
-use pilotfish_workload::announcement::Announcement;
+use pilotfish_workload::announcement::{Announcement, unread_wish};
 use pilotfish_workload::{IdSource, Identity, Runtime, annotations, naming_labels};
 use std::path::Path;
 
@@ -21,8 +21,15 @@ pub(super) fn selected(
     container: &Container,
 ) -> Option<Announcement> {
     let written = pod.annotations.iter().chain(&container.annotations);
-    let (annotations, warnings) = annotations::relevant(written);
+    let (annotations, warnings) = annotations::relevant(written.clone());
     let identity = identity(runtime, pod, container);
+    if let Some(reason) = unread_wish(written, &identity) {
+        tracing::warn!(
+            container = container.id,
+            reason,
+            "a container is not observed"
+        );
+    }
     let announcement = Announcement {
         id: container.id.clone(),
         pid: i32::try_from(container.pid).unwrap_or_default(),
@@ -30,8 +37,12 @@ pub(super) fn selected(
         annotations,
         labels: naming_labels(&pod.labels),
         warnings,
+        program: None,
     };
-    announcement.is_selected().then_some(announcement)
+    let program = container.args.first().map(String::as_str);
+    announcement
+        .is_selected()
+        .then(|| announcement.about_to_execute(program))
 }
 
 /// NRI's own fields come first: a container's creator may write annotations of any name.

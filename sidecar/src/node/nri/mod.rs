@@ -7,6 +7,7 @@ mod stats;
 
 pub use stats::NriStats;
 
+use super::ask;
 use super::stats::count;
 use crate::announced::{Command, Commands};
 use pilotfish_nri::{
@@ -218,11 +219,15 @@ impl Desk {
         if let Some(keep) = keep {
             self.send(keep).await;
         }
+        if running.is_empty() {
+            return;
+        }
         for announcement in running {
             if timeout(PATIENCE, self.attach(announcement)).await.is_err() {
                 count(&self.stats.failed);
             }
         }
+        ask::complete(&self.commands, PATIENCE).await;
     }
 }
 

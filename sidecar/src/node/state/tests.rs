@@ -13,6 +13,7 @@ fn announcement(id: &str) -> Announcement {
         annotations: [("pilotfish.dev/instrument".to_owned(), "true".to_owned())].into(),
         labels: [].into(),
         warnings: Vec::new(),
+        program: None,
     }
 }
 

@@ -92,6 +92,7 @@ async fn observe(
                 let _ = reply.send(Reply::Removed);
             }
             Command::Keep { .. } => {}
+            Command::Complete { done } => done.send(()).unwrap(),
         }
     }
 }
@@ -104,6 +105,7 @@ pub(super) fn announcement(id: &str) -> Announcement {
         annotations: [].into(),
         labels: [].into(),
         warnings: Vec::new(),
+        program: None,
     }
 }
 
