@@ -5,6 +5,7 @@ use crate::load;
 use crate::metrics::Metrics;
 use crate::place;
 use crate::process::{Process, wait_for};
+use crate::runtime::Machine;
 use crate::scene::{Scene, free_port};
 use crate::span::{self, Span};
 use anyhow::{Context, Result, bail, ensure};
@@ -119,6 +120,13 @@ impl<'a> Setup<'a> {
         );
         let setup = Self::new(scene, "sidecar")?;
         Ok(setup.wrapped(container, &place::agent_binary()?))
+    }
+
+    /// `pilotfish node` in a machine; call it, and everything that talks to the agent, within
+    /// [`Machine::in_network`]. It observes only what is announced.
+    pub fn node(scene: &'a Scene, machine: &Machine) -> Result<Self> {
+        let setup = Self::new(scene, "node")?;
+        Ok(setup.wrapped(machine.words(), &place::agent_binary()?))
     }
 
     /// `pilotfish run -- COMMAND`.
@@ -329,6 +337,11 @@ impl Agent {
         })
     }
 
+    /// The spans printed so far.
+    pub fn printed(&self) -> Result<Vec<Span>> {
+        span::read(&self.print_file)
+    }
+
     /// Settles, ends the agent by SIGTERM, and reads what it printed.
     pub fn finish(self) -> Result<Finished> {
         let metrics = self.settle()?;
@@ -362,6 +375,8 @@ impl Agent {
     /// `kill -9`.
     pub fn kill(mut self) -> Result<()> {
         kill(Pid::from_raw(self.pid as i32), Signal::SIGKILL)?;
+        // nsenter stops itself when its child is stopped.
+        self.process.signal(Signal::SIGCONT)?;
         self.process.wait(END_LIMIT).map(drop)
     }
 }

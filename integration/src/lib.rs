@@ -8,8 +8,10 @@
 //! and a row in [`server::SERVERS`].
 
 pub mod agent;
+pub mod announce;
 pub mod client;
 pub mod finished;
+pub mod holdings;
 pub mod load;
 pub mod metrics;
 pub mod namespace;
@@ -17,6 +19,7 @@ pub mod nginx;
 pub mod place;
 pub mod process;
 pub mod program;
+pub mod runtime;
 pub mod scene;
 pub mod server;
 pub mod span;

@@ -14,9 +14,10 @@
 //! | `/slow` | 200 after a third of a second |
 
 use crate::tally::{Outcome, Tally};
-use anyhow::{Context, Result, anyhow, bail};
-use std::io::Cursor;
-use std::time::Duration;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use std::io::{Cursor, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
 use ureq::{Agent, SendBody};
 
 /// Longest time for one request: a hang is a failure, not a wait.
@@ -176,6 +177,43 @@ fn expected_status(target: &str) -> u16 {
         Some("empty") => 204,
         _ => 200,
     }
+}
+
+/// Asks a server that does not run yet: connects again and again until one listens, and sends the request in the same
+/// moment. Fails unless the answer is 200.
+pub fn ask_first(port: u16, path: &str) -> Result<()> {
+    let deadline = Instant::now() + REQUEST_LIMIT;
+    let mut stream = loop {
+        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).with_context(|| format!("nobody listens on port {port}"));
+            }
+            // Short, so that the request comes in the server's first millisecond.
+            Err(_) => std::thread::sleep(Duration::from_micros(200)),
+        }
+    };
+    stream.set_read_timeout(Some(REQUEST_LIMIT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: trial\r\n\r\n")?;
+    let mut answer = [0; 4096];
+    let length = stream
+        .read(&mut answer)
+        .with_context(|| format!("no answer to the first request, {path}"))?;
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    ensure!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer:?}");
+    Ok(())
+}
+
+/// Starts a server while a client is asking for it already, see [`ask_first`].
+pub fn first_request<T>(port: u16, path: &str, start: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| ask_first(port, path));
+        let started = start();
+        let asked = client
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        started.and_then(|started| asked.map(|()| started))
+    })
 }
 
 /// GETs a URL and gives back status and text.

@@ -21,13 +21,28 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// The agent under test: `PILOTFISH_BIN`, or the release build of this checkout.
 pub fn agent_binary() -> Result<PathBuf> {
-    let path = env::var_os("PILOTFISH_BIN").map_or_else(
-        || workspace().join("target/release/pilotfish"),
-        PathBuf::from,
-    );
+    binary(
+        "PILOTFISH_BIN",
+        "target/release/pilotfish",
+        "cargo build --release",
+    )
+}
+
+/// The OCI hook under test, a static program: `PILOTFISH_HOOK_BIN`, or that build of this checkout.
+pub fn hook_binary() -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
+    binary(
+        "PILOTFISH_HOOK_BIN",
+        &format!("target/{target}/hook/pilotfish-hook"),
+        &format!("cargo build --profile hook --target {target} --package pilotfish-hook"),
+    )
+}
+
+fn binary(variable: &str, built: &str, command: &str) -> Result<PathBuf> {
+    let path = env::var_os(variable).map_or_else(|| workspace().join(built), PathBuf::from);
     if !path.is_file() {
         bail!(
-            "the agent is not built: no file {}; run `cargo build --release`, or set PILOTFISH_BIN",
+            "what is to be tested is not built: no file {}; run `{command}`, or set {variable}",
             path.display()
         );
     }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::sys::{prctl, signal};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
@@ -15,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// How often a bounded wait looks again.
 const POLL: Duration = Duration::from_millis(5);
+
+/// Bound for the end of a wrapper whose child, perhaps the first process of a pid namespace, was killed.
+const WRAPPER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Lines of a log that an error message quotes.
 const QUOTED_LINES: usize = 25;
@@ -139,9 +143,39 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if leads_elsewhere(self.pid()) {
+            self.end_through_wrapper();
+        }
         // Both fail only for what has ended already.
         let _ = killpg(self.nix_pid(), Signal::SIGKILL);
         let _ = self.child.wait();
+    }
+}
+
+impl Process {
+    /// Lets a wrapper wait for its child. An orphan would be waited for by the host's first process, which may take
+    /// its time, and until then it holds the other pid namespace.
+    fn end_through_wrapper(&self) {
+        for child in children(self.pid()).unwrap_or_default() {
+            let _ = signal::kill(Pid::from_raw(child as i32), Signal::SIGKILL);
+        }
+        let ended = || {
+            // The wrapper itself is not waited for yet, so that the id of its group stays taken.
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+            let status = waitid(Id::Pid(self.nix_pid()), flags)?;
+            Ok((status != WaitStatus::StillAlive).then_some(()))
+        };
+        // Fails for one that was waited for already; one that lasts longer is killed.
+        let _ = wait_for("the wrapper's end", WRAPPER_LIMIT, ended);
+    }
+}
+
+/// True of a wrapper such as nsenter, whose children are in another pid namespace than it is itself.
+fn leads_elsewhere(pid: u32) -> bool {
+    let namespace = |name| std::fs::read_link(format!("/proc/{pid}/ns/{name}"));
+    match (namespace("pid"), namespace("pid_for_children")) {
+        (Ok(own), Ok(childrens)) => own != childrens,
+        _ => false,
     }
 }
 

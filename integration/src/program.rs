@@ -39,10 +39,26 @@ pub fn java(source: &str) -> Result<PathBuf> {
 
 /// Compiles a single-file C program.
 pub fn c(source: &str) -> Result<PathBuf> {
+    c_with(source, &[])
+}
+
+/// The same, for images in which there is no library.
+pub fn static_c(source: &str) -> Result<PathBuf> {
+    c_with(source, &["-static", "-s"])
+}
+
+/// The same, as a library that a program can be made to load.
+pub fn c_library(source: &str) -> Result<PathBuf> {
+    c_with(source, &["-shared", "-fPIC"])
+}
+
+fn c_with(source: &str, options: &[&str]) -> Result<PathBuf> {
     build(source, &format!("{source}.bin"), |source, product| {
         let mut command = place::command("gcc")?;
         command
-            .args(["-O1", "-Wall", "-Werror", "-pthread", "-o"])
+            .args(["-O1", "-Wall", "-Werror", "-pthread"])
+            .args(options)
+            .arg("-o")
             .arg(product)
             .arg(source);
         Ok(command)

@@ -2,6 +2,7 @@
 
 use crate::namespace;
 use crate::place;
+use crate::runtime::Tree;
 use crate::scene::Scene;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -24,6 +25,8 @@ pub enum Need {
     Cgroup2,
     /// A program.
     Tool(&'static str),
+    /// A tree of another Debian release.
+    Tree(Tree),
 }
 
 impl Need {
@@ -34,6 +37,7 @@ impl Need {
             Self::HostPidNamespace => namespace::is_the_hosts(),
             Self::Cgroup2 => namespace::unified_mount().is_some(),
             Self::Tool(name) => place::tool(name).is_some(),
+            Self::Tree(tree) => tree.is_whole(),
         }
     }
 }
@@ -46,6 +50,7 @@ impl fmt::Display for Need {
             Self::HostPidNamespace => formatter.write_str("the host's pid namespace"),
             Self::Cgroup2 => formatter.write_str("a mounted cgroup2"),
             Self::Tool(name) => write!(formatter, "the program {name}"),
+            Self::Tree(tree) => write!(formatter, "the tree {tree}"),
         }
     }
 }

@@ -43,6 +43,30 @@ impl Workspace {
         self.target().join("release/pilotfish")
     }
 
+    /// The target triple of static programs.
+    pub(crate) fn static_target() -> String {
+        format!("{}-unknown-linux-musl", env::consts::ARCH)
+    }
+
+    /// The static build of the OCI hook.
+    pub(crate) fn hook(&self) -> PathBuf {
+        self.target()
+            .join(Self::static_target())
+            .join("hook/pilotfish-hook")
+    }
+
+    /// Builds the release build of the agent.
+    pub(crate) fn build_agent(&self) -> Command {
+        self.cargo(["build", "--release", "--package", "pilotfish"])
+    }
+
+    /// Builds the static build of the hook.
+    pub(crate) fn build_hook(&self) -> Command {
+        let mut command = self.cargo(["build", "--profile", "hook", "--package", "pilotfish-hook"]);
+        command.args(["--target", &Self::static_target()]);
+        command
+    }
+
     /// `cargo` with these arguments, at the root of the checkout.
     pub(crate) fn cargo<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         self.cargo_in(".", arguments)

@@ -12,6 +12,7 @@
 mod agent;
 mod agent_cost;
 mod bystander;
+mod hook;
 mod hooks;
 mod interrupt;
 mod kernel_cost;
@@ -68,13 +69,14 @@ impl Bench {
 type Part = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
 /// In the order of the table.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     ("throughput", throughput::measure),
     ("agent-cost", agent_cost::measure),
     ("kernel-cost", kernel_cost::measure),
     ("slots", slots::measure),
     ("start", start::measure),
     ("bystander", bystander::measure),
+    ("hook", hook::measure),
     ("pipeline", offline::pipeline),
     ("size", offline::size),
 ];

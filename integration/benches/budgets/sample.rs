@@ -48,6 +48,22 @@ impl Sample {
         }
     }
 
+    /// Where the middle half of the figures lies, to so many decimals: for many short rounds, of which some meet
+    /// whatever else the machine does.
+    pub(crate) fn middle_half(&self, decimals: usize) -> String {
+        let sorted = self.sorted();
+        let at = |quarters: usize| {
+            let figure = sorted.get(sorted.len().saturating_sub(1) * quarters / 4);
+            figure.copied().unwrap_or(f64::NAN)
+        };
+        format!(
+            "half of {} rounds between {:.decimals$} and {:.decimals$}",
+            sorted.len(),
+            at(1),
+            at(3)
+        )
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);

@@ -37,7 +37,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if !setup::is_root() {
         bail!("the benchmarks load eBPF programs and need root");
     }
-    command::run(&mut workspace.cargo(["build", "--release", "--package", "pilotfish"]))?;
+    command::run(&mut workspace.build_agent())?;
+    command::run(&mut workspace.build_hook())?;
     // Built here, so that no compiler runs while something is measured.
     command::run(&mut workspace.cargo(["bench", "--package", "pilotfish-pipeline", "--no-run"]))?;
 
@@ -45,7 +46,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut budgets = workspace.cargo(["bench", "--quiet", "--profile", "dev"]);
     budgets
         .args(["--package", "integration", "--bench", "budgets", "--"])
-        .env("PILOTFISH_BIN", workspace.agent());
+        .env("PILOTFISH_BIN", workspace.agent())
+        .env("PILOTFISH_HOOK_BIN", workspace.hook());
     if options.quick {
         budgets.arg("--quick");
     }

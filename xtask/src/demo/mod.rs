@@ -51,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         bail!("the demo starts containers and needs root");
     }
     println!("building the release binary");
-    command::run(&mut workspace.cargo(["build", "--release", "--package", "pilotfish"]))?;
+    command::run(&mut workspace.build_agent())?;
 
     interrupt::catch()?;
     let footprint = Footprint::claim()?;

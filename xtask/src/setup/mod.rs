@@ -8,6 +8,7 @@ mod linker;
 mod packages;
 mod python;
 mod rust;
+mod trees;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -67,20 +68,23 @@ struct Plan {
     packages: Vec<packages::Package>,
     linker: bool,
     python: Vec<&'static python::Pin>,
+    trees: Vec<&'static trees::Tree>,
 }
 
 impl Plan {
     fn new(workspace: &Workspace, scope: Scope) -> Result<Self> {
-        Ok(Self {
+        let mut plan = Self {
             components: rust::missing()?,
             packages: debian::missing(scope)?,
             linker: linker::missing(workspace),
-            python: if scope >= Scope::Test {
-                python::missing(workspace)
-            } else {
-                Vec::new()
-            },
-        })
+            python: Vec::new(),
+            trees: Vec::new(),
+        };
+        if scope >= Scope::Test {
+            plan.python = python::missing(workspace);
+            plan.trees = trees::missing(workspace);
+        }
+        Ok(plan)
     }
 
     fn print(&self) {
@@ -105,6 +109,7 @@ impl Plan {
                     pin.reason,
                 )
             }))
+            .chain(self.trees.iter().map(|tree| (tree.label(), tree.reason)))
             .collect();
         if lines.is_empty() {
             println!("setup: everything is there");
@@ -123,11 +128,15 @@ impl Plan {
                 debian::install_line(&self.packages)
             );
         }
+        if !self.trees.is_empty() && !is_root() {
+            bail!("making trees of Debian needs root: run `cargo xtask setup` as root");
+        }
         rust::install(&self.components)?;
         debian::install(&self.packages)?;
         if self.linker {
             linker::install(workspace)?;
         }
-        python::install(workspace, &self.python)
+        python::install(workspace, &self.python)?;
+        trees::install(workspace, &self.trees)
     }
 }

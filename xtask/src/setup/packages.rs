@@ -77,6 +77,11 @@ pub(super) const PACKAGES: &[Package] = &[
     package("ruby-webrick", Scope::Test, "Ruby's HTTP server"),
     package("busybox-static", Scope::Test, "smallest container image"),
     package(
+        "debootstrap",
+        Scope::Test,
+        "builds the machines in which container runtimes run",
+    ),
+    package(
         "bpftool",
         Scope::Test,
         "a second opinion on what is loaded in the kernel",

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::command;
 
-/// One component of `rust-toolchain.toml`.
+/// One component of the toolchain that `rust-toolchain.toml` pins.
 pub(super) struct Component {
     /// Name for rustup.
     pub(super) name: &'static str,
@@ -31,6 +31,18 @@ const COMPONENTS: &[Component] = &[
         name: "clippy",
         reason: "lints",
         proof: "bin/cargo-clippy",
+    },
+    #[cfg(target_arch = "x86_64")]
+    Component {
+        name: "rust-std-x86_64-unknown-linux-musl",
+        reason: "the OCI hook is a static binary",
+        proof: "lib/rustlib/x86_64-unknown-linux-musl/lib",
+    },
+    #[cfg(target_arch = "aarch64")]
+    Component {
+        name: "rust-std-aarch64-unknown-linux-musl",
+        reason: "the OCI hook is a static binary",
+        proof: "lib/rustlib/aarch64-unknown-linux-musl/lib",
     },
 ];
 

@@ -114,11 +114,13 @@ fn summarise(reports: &[(Stage, Duration, Tally)]) -> Tally {
 impl Stage {
     fn run(self, workspace: &Workspace) -> Tally {
         match self {
-            Self::Format => checks(vec![
-                workspace.cargo(["fmt", "--all", "--check"]),
-                workspace.cargo_in("ebpf", ["fmt", "--check"]),
-                workspace.cargo_in(fuzz::DIRECTORY, ["fmt", "--check"]),
-            ]),
+            Self::Format => {
+                let mut commands = vec![workspace.cargo(["fmt", "--all", "--check"])];
+                for directory in ["ebpf"].into_iter().chain(fuzz::DIRECTORIES) {
+                    commands.push(workspace.cargo_in(directory, ["fmt", "--check"]));
+                }
+                checks(commands)
+            }
             Self::Clippy => checks(clippy(workspace)),
             Self::Unit => harness::run(&mut workspace.cargo([
                 "test",
@@ -159,24 +161,23 @@ fn clippy(workspace: &Workspace) -> Vec<Command> {
     let mut ebpf = workspace.cargo_in("ebpf", ["clippy", "--release"].into_iter().chain(deny));
     // `-Z build-std` on the pinned stable toolchain, as the agent's build script does it.
     ebpf.env("RUSTC_BOOTSTRAP", "1");
-    let mut fuzz = fuzz::cargo(workspace, "clippy");
-    fuzz.args(deny);
-    vec![host, ebpf, fuzz]
+    let fuzz = fuzz::DIRECTORIES.map(|directory| {
+        let mut command = fuzz::cargo(workspace, directory, "clippy");
+        command.args(deny);
+        command
+    });
+    [host, ebpf].into_iter().chain(fuzz).collect()
 }
 
-/// The tests on the real kernel use the agent as it is shipped: the release build.
+/// The tests on the real kernel use the agent and the hook as they are shipped: the release build, and a static one.
 fn integration(workspace: &Workspace) -> Tally {
-    let build = checks(vec![workspace.cargo([
-        "build",
-        "--release",
-        "--package",
-        "pilotfish",
-    ])]);
+    let build = checks(vec![workspace.build_agent(), workspace.build_hook()]);
     if !build.failed.is_empty() {
         return build;
     }
     let mut tests = workspace.cargo(["test", "--package", "integration", "--no-fail-fast"]);
     tests.env("PILOTFISH_BIN", workspace.agent());
+    tests.env("PILOTFISH_HOOK_BIN", workspace.hook());
     harness::run(&mut tests)
 }
 
