@@ -37,7 +37,14 @@ fn build() -> Result<(), String> {
         .ok_or("OUT_DIR is not inside a target directory")?
         .join("ebpf");
     let source = workspace.join("ebpf");
-    let status = Command::new(variable("CARGO")?)
+    let mut build = Command::new(variable("CARGO")?);
+    // Settings for the agent's own build are not for the programs: less optimised, the verifier refuses them.
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PROFILE_") {
+            build.env_remove(name);
+        }
+    }
+    let status = build
         .current_dir(&source)
         .args(["build", "--release", "--locked", "--target-dir"])
         .arg(&target)

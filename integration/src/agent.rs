@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -106,7 +107,7 @@ impl<'a> Setup<'a> {
             !pids.is_empty(),
             "an unscoped agent would observe the whole machine"
         );
-        let setup = Self::new(scene, "sidecar")?;
+        let setup = Self::new(scene, "sidecar")?.unconfigured()?;
         Ok(pids
             .iter()
             .fold(setup, |setup, pid| setup.arg("--pid").arg(pid.to_string())))
@@ -118,7 +119,7 @@ impl<'a> Setup<'a> {
             !container.is_empty(),
             "an unscoped agent would observe the whole machine"
         );
-        let setup = Self::new(scene, "sidecar")?;
+        let setup = Self::new(scene, "sidecar")?.unconfigured()?;
         Ok(setup.wrapped(container, &place::agent_binary()?))
     }
 
@@ -144,6 +145,13 @@ impl<'a> Setup<'a> {
             ));
         }
         Ok(setup)
+    }
+
+    /// The configuration file of the machine that tests run on is none of theirs.
+    fn unconfigured(self) -> Result<Self> {
+        let file = self.scene.folder().join("empty.yaml");
+        fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(self.env("PILOTFISH_CONFIG", &file.to_string_lossy()))
     }
 
     /// Adds a command-line argument of the agent.

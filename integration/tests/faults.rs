@@ -11,7 +11,8 @@ use integration::{Agent, Kind, Process, Scene, Tally, Trials, load, place};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -269,11 +270,13 @@ fn full_disk(scene: &Scene) -> Result<()> {
     let server = kind("node")?.start(scene)?;
     let pid = server.pid().to_string();
     let mut agent = agent::command(&["record", "/dev/full", "--pid", &pid])?;
-    // The clock alone fills the writer's buffer in time; requests do so at once.
+    // The clock alone fills the writer's buffer in time; requests, which last until the agent ends, do so at once.
+    let ended = Arc::new(AtomicBool::new(false));
     let load = thread::spawn({
         let address = format!("127.0.0.1:{}", server.port);
+        let ended = Arc::clone(&ended);
         move || {
-            for _ in 0..2000 {
+            while !ended.load(Ordering::Relaxed) {
                 let Ok(mut stream) = TcpStream::connect(&address) else {
                     return;
                 };
@@ -283,8 +286,10 @@ fn full_disk(scene: &Scene) -> Result<()> {
             }
         }
     });
-    let output = output_within(&mut agent, Duration::from_secs(30))?;
+    let output = output_within(&mut agent, Duration::from_secs(30));
+    ended.store(true, Ordering::Relaxed);
     ensure!(load.join().is_ok(), "the load failed");
+    let output = output?;
     let log = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.code() == Some(1) && log.contains("/dev/full"),
