@@ -158,12 +158,17 @@ fn protocols(
     let Some(wish) = wish else {
         return operator.map(<[String]>::to_vec);
     };
+    let (known, unknown): (Vec<_>, Vec<_>) = wish.iter().partition(|name| known_protocol(name));
+    let not_known = |name| format!("protocols: {name:?} is not known");
+    warnings.extend(unknown.into_iter().map(not_known));
+    if known.is_empty() {
+        // A value that cannot be read changes nothing, as everywhere.
+        return operator.map(<[String]>::to_vec);
+    }
     let allowed = |name: &String| operator.is_none_or(|names| names.contains(name));
     let mut both = Vec::new();
-    for name in wish {
-        if !known_protocol(name) {
-            warnings.push(format!("protocols: {name:?} is not known"));
-        } else if allowed(name) {
+    for name in known {
+        if allowed(name) {
             both.push(name.clone());
         } else {
             warnings.push(format!(

@@ -70,7 +70,10 @@ impl<'a> Connection<'a> {
                 Err(Errno::EAGAIN) => Err(slow(Elapsed)),
                 Err(errno @ (Errno::ENOENT | Errno::ECONNREFUSED)) => Err(AgentError::Absent {
                     socket: self.path.to_owned(),
-                    source: errno.into(),
+                    why: match errno {
+                        Errno::ENOENT => "it is not there",
+                        _ => "connection refused",
+                    },
                 }),
                 Err(errno) => Err(self.failed("connect to", errno.into())),
             };

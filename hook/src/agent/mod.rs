@@ -32,13 +32,13 @@ pub enum AgentError {
     Path(PathBuf),
     /// Nobody listens.
     #[error(
-        "no agent listens on {socket} ({source}): start `pilotfish node`, or let the hook start it with --agent"
+        "no agent listens on {socket} ({why}): start `pilotfish node`, or let the hook start it with --agent"
     )]
     Absent {
         /// Where.
         socket: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
+        /// In our own words: podman takes the kernel's for those about a missing program of the container.
+        why: &'static str,
     },
     /// It does not answer in time.
     #[error(

@@ -172,6 +172,14 @@ pub fn install(args: &InstallArgs, out: &mut impl Write) -> Result<(), Error> {
             command.path
         ));
     }
+    if let Some(agent) = &args.hook.agent
+        && !root.has_program(&agent.to_string_lossy())
+    {
+        plan.note(format!(
+            "there is no program {} on that host yet: until there is, the hook has no agent to start",
+            agent.display()
+        ));
+    }
     match args.target.runtime {
         Runtime::Podman | Runtime::Crio => {
             hooks_dir::install(&root, args.target.hooks_dir.as_deref(), &command, &mut plan)?;

@@ -245,8 +245,23 @@ fn trial() -> Item {
             "load and attach the programs",
             Verdict::Fatal,
             error.to_string(),
-            "the kernel decides; the lines above usually say why",
+            refusal_hint(),
         ),
+    }
+}
+
+/// Where to look when nothing that was asked before explains a refusal.
+fn refusal_hint() -> &'static str {
+    // Documentation/filesystems/proc.rst: 2 is a filter.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if status
+        .lines()
+        .any(|line| line.starts_with("Seccomp:") && line.ends_with('2'))
+    {
+        "a seccomp filter is in force, and those of some runtimes refuse bpf(2) to all but CAP_SYS_ADMIN: give the \
+         container a profile that allows bpf and perf_event_open (--security-opt seccomp=...), or unconfined"
+    } else {
+        "the kernel decides; the lines above usually say why"
     }
 }
 

@@ -165,6 +165,10 @@ fn protocols_are_those_that_both_want() {
     assert_eq!(decision.warnings.len(), 1);
     assert!(decision.warnings[0].contains("nonsense"));
 
+    let decision = decide(&policy, &[("pilotfish.dev/protocols", "nonsense")]);
+    assert_eq!(decision.slot.protocols, policy.defaults.protocols);
+    assert_eq!(decision.warnings.len(), 1);
+
     policy.defaults.protocols = Some(Vec::new());
     let decision = decide(&policy, &[("pilotfish.dev/protocols", name)]);
     assert_eq!(decision.slot.protocols, Some(Vec::new()));
