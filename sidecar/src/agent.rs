@@ -4,7 +4,7 @@
 use crate::{
     announced::{COMMAND_QUEUE, Command, Commands},
     cli::{Listen, OutputArgs, PipelineArgs},
-    consume::{FileConsumer, PipelineConsumer, SharedView},
+    consume::{self, FileConsumer, PipelineConsumer, SharedRecording, SharedView},
     instrument::Probes,
     observe::{LIFECYCLE_QUEUE, Observer, PodFile, Registry, Task},
     pages::AgentPages,
@@ -19,7 +19,7 @@ use std::{
     future::Future,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -78,7 +78,7 @@ pub async fn trace(
         pod,
         ledger: plan.ledger.take(),
     };
-    let kernel = Kernel::start(&plan, task, consumer, registry, (control, mailbox))?;
+    let kernel = Kernel::start(&plan, task, || Ok(consumer), registry, (control, mailbox))?;
 
     let running = Arc::new(AtomicBool::new(true));
     if let Some(admin) = admin {
@@ -105,11 +105,10 @@ pub async fn trace(
     followed
 }
 
-/// Writes records to a file until `until` completes or writing fails.
+/// Writes records to a file until `until` completes or writing fails. Without something to record from no file is made.
 pub async fn record(plan: Plan, file: &Path, until: impl Future<Output = ()>) -> Result<()> {
-    let writer = Arc::new(Mutex::new(stream::Writer::create(file)?));
+    let recording = SharedRecording::default();
     let (failed, mut failure) = oneshot::channel();
-    let consumer = FileConsumer::new(Arc::clone(&writer), failed);
     let config = plan::pipeline_config(&plan.pipeline)?;
     let task = Task {
         target: plan.target.clone(),
@@ -118,7 +117,13 @@ pub async fn record(plan: Plan, file: &Path, until: impl Future<Output = ()>) ->
         pod: None,
         ledger: None,
     };
-    let registry = FileRegistry { writer };
+    let registry = FileRegistry {
+        recording: Arc::clone(&recording),
+    };
+    let consumer = || {
+        consume::lock(&recording).begin(file)?;
+        Ok(FileConsumer::new(Arc::clone(&recording), failed))
+    };
     let kernel = Kernel::start(&plan, task, consumer, registry, source::control())?;
     tracing::info!(file = %file.display(), "recording");
     let stats = Arc::clone(&kernel.stats);
@@ -166,6 +171,12 @@ pub async fn replay(file: &Path, pipeline: &PipelineArgs, output: &OutputArgs) -
         malformed = summary.malformed,
         "replayed"
     );
+    if summary.left_over > 0 {
+        tracing::warn!(
+            bytes = summary.left_over,
+            "the recording ends within a record, which is left out: its recorder was killed or the file was cut"
+        );
+    }
     let lost: u64 = stats
         .exporters()
         .iter()
@@ -189,11 +200,12 @@ struct Kernel<R> {
 }
 
 impl<R: Registry> Kernel<R> {
-    /// Programs, then scope, then the reader: nothing is lost in between, the ring buffer holds it.
-    fn start(
+    /// Programs, then scope, then the reader: nothing is lost in between, the ring buffer holds it. `consumer` is called
+    /// when all that can be refused has been granted.
+    fn start<C: Consumer + 'static>(
         plan: &Plan,
         task: Task,
-        consumer: impl Consumer + 'static,
+        consumer: impl FnOnce() -> Result<C>,
         registry: R,
         (control, mailbox): (ControlSender, Mailbox),
     ) -> Result<Self> {
@@ -207,7 +219,7 @@ impl<R: Registry> Kernel<R> {
             lifecycle,
             control: mailbox,
         };
-        let reader = source::spawn(ring, consumer, channels, Arc::clone(&stats))
+        let reader = source::spawn(ring, consumer()?, channels, Arc::clone(&stats))
             .context("cannot start the reader's thread")?;
         let probes = Arc::new(Mutex::new(probes));
         Ok(Self {
@@ -270,13 +282,13 @@ impl Registry for ExportRegistry {
 
 /// Containers for a recorded file.
 struct FileRegistry {
-    writer: Arc<Mutex<stream::Writer>>,
+    recording: SharedRecording,
 }
 
 impl Registry for FileRegistry {
     fn set(&mut self, slot: u32, resource: Vec<(String, String)>) {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = writer.container(&ContainerFrame { slot, resource }) {
+        let container = ContainerFrame { slot, resource };
+        if let Err(error) = consume::lock(&self.recording).container(container) {
             tracing::error!(%error, "a container's identity was not recorded");
         }
     }

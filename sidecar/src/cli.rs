@@ -2,8 +2,25 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pilotfish_abi::{DEFAULT_CAPTURE, MAX_CAPTURE};
+use pilotfish_pipeline::SlotConfig;
 use pilotfish_workload::announcement::DEFAULT_SOCKET;
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+/// Port of the pages: the one that is registered for OpenTelemetry's Prometheus exporters.
+const DEFAULT_PORT: u16 = 9464;
+
+/// Values of `OTEL_TRACES_SAMPLER` that need no service.
+const SAMPLERS: [&str; 6] = [
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+];
 
 /// Distributed traces and request metrics of one container, without touching it.
 #[derive(Debug, Parser)]
@@ -62,9 +79,24 @@ pub struct SidecarArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help text is on the fields")]
     pub output: OutputArgs,
-    /// Address of /metrics, /healthz, /readyz and /status; `off` for none.
-    #[arg(long, value_name = "ADDRESS", env = "PILOTFISH_LISTEN", default_value = "0.0.0.0:9464", value_parser = parse_listen)]
-    pub listen: Listen,
+    /// Address of /metrics, /healthz, /readyz and /status; `off` for none. Default: 0.0.0.0:9464; with --pid
+    /// 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS", env = "PILOTFISH_LISTEN", value_parser = parse_listen)]
+    pub listen: Option<Listen>,
+}
+
+impl SidecarArgs {
+    /// Where the pages are served. Beside a container they are for a scraper elsewhere; whoever names processes sits
+    /// at their host.
+    pub fn listen(&self) -> Listen {
+        let address = if self.pids.is_empty() {
+            Ipv4Addr::UNSPECIFIED
+        } else {
+            Ipv4Addr::LOCALHOST
+        };
+        let default = Listen::On(SocketAddr::from((address, DEFAULT_PORT)));
+        self.listen.unwrap_or(default)
+    }
 }
 
 /// Arguments of `pilotfish node`.
@@ -151,7 +183,12 @@ pub struct RecordArgs {
     /// The file to write; it holds bytes of the observed traffic and is made readable by its owner only.
     pub file: PathBuf,
     /// As in `pilotfish sidecar`.
-    #[arg(long = "pid", value_name = "PID", value_delimiter = ',')]
+    #[arg(
+        long = "pid",
+        value_name = "PID",
+        env = "PILOTFISH_PID",
+        value_delimiter = ','
+    )]
     pub pids: Vec<i32>,
     /// Stop after this many seconds instead of at SIGINT or SIGTERM.
     #[arg(long, value_name = "SECONDS")]
@@ -243,17 +280,18 @@ pub struct PipelineArgs {
         long,
         value_name = "NAMES",
         env = "PILOTFISH_PROTOCOLS",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = parse_protocol
     )]
     pub protocols: Vec<String>,
     /// `service.name` of what is observed; otherwise the container's or the program's name.
     #[arg(long, value_name = "NAME", env = "OTEL_SERVICE_NAME")]
     pub service_name: Option<String>,
     /// Sampler of traces by the OpenTelemetry specification; metrics always count everything.
-    #[arg(long, value_name = "SAMPLER", env = "OTEL_TRACES_SAMPLER")]
+    #[arg(long, value_name = "SAMPLER", env = "OTEL_TRACES_SAMPLER", value_parser = SAMPLERS)]
     pub sampler: Option<String>,
-    /// Argument of the sampler.
-    #[arg(long, value_name = "ARG", env = "OTEL_TRACES_SAMPLER_ARG")]
+    /// Argument of the sampler: the share of traces, 0 to 1, that `traceidratio` keeps.
+    #[arg(long, value_name = "ARG", env = "OTEL_TRACES_SAMPLER_ARG", value_parser = parse_sampler_arg)]
     pub sampler_arg: Option<String>,
 }
 
@@ -310,31 +348,19 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "expected a number from 0 to 1, such as 0.25".to_owned())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn definition_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn ratios_lie_between_0_and_1() {
-        assert_eq!(parse_ratio("0.25"), Ok(0.25));
-        for text in ["1.5", "-0.1", "NaN", "half", ""] {
-            assert!(parse_ratio(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn listen_accepts_addresses_and_off() {
-        assert_eq!(parse_listen("off"), Ok(Listen::Off));
-        assert_eq!(
-            parse_listen("[::1]:9464"),
-            Ok(Listen::On("[::1]:9464".parse().expect("address")))
-        );
-        assert!(parse_listen("9464").is_err());
-    }
+fn parse_sampler_arg(text: &str) -> Result<String, String> {
+    parse_ratio(text.trim()).map(|_| text.to_owned())
 }
+
+fn parse_protocol(name: &str) -> Result<String, String> {
+    let only = SlotConfig {
+        protocols: Some(vec![name.to_owned()]),
+        ..SlotConfig::default()
+    };
+    only.check()
+        .map(|()| name.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,14 @@
 
 use crate::{
     source::Consumer,
-    stream::{self, StreamError},
+    stream::{self, ContainerFrame, StreamError},
 };
 use pilotfish_export::ExportSink;
 use pilotfish_pipeline::{Pipeline, Record, Slot, SlotConfig, Stats};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio::sync::oneshot;
 
 /// Pipeline counters and sizes, copied out once per tick for `/metrics` and `/status`.
@@ -90,18 +93,55 @@ impl Consumer for PipelineConsumer {
     }
 }
 
+/// The file of a recorder, which is made only when there is something to record from.
+#[derive(Default)]
+pub struct Recording {
+    writer: Option<stream::Writer>,
+    /// Containers that were found before the file was made; as many as have slots.
+    found: Vec<ContainerFrame>,
+}
+
+/// Shared by what records containers and what records their traffic.
+pub type SharedRecording = Arc<Mutex<Recording>>;
+
+/// Locks it; a panic elsewhere leaves the file as it is.
+pub fn lock(recording: &SharedRecording) -> MutexGuard<'_, Recording> {
+    recording.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Recording {
+    /// Makes the file, and writes the containers that were found until now.
+    pub fn begin(&mut self, file: &Path) -> Result<(), StreamError> {
+        let mut writer = stream::Writer::create(file)?;
+        self.found
+            .drain(..)
+            .try_for_each(|container| writer.container(&container))?;
+        self.writer = Some(writer);
+        Ok(())
+    }
+
+    /// Adds a container's identity.
+    pub fn container(&mut self, container: ContainerFrame) -> Result<(), StreamError> {
+        if let Some(writer) = &mut self.writer {
+            return writer.container(&container);
+        }
+        self.found.push(container);
+        Ok(())
+    }
+}
+
 /// Records to a file.
 pub struct FileConsumer {
-    writer: Arc<Mutex<stream::Writer>>,
+    recording: SharedRecording,
     failure: Option<oneshot::Sender<StreamError>>,
 }
 
 impl FileConsumer {
-    /// Writes through a writer that the agent shares to add containers. The first failure is told through `failure`,
-    /// and nothing is written after it.
-    pub fn new(writer: Arc<Mutex<stream::Writer>>, failure: oneshot::Sender<StreamError>) -> Self {
+    /// Writes to a recording that has begun, to which the agent adds containers. The first failure is told through
+    /// `failure`, and nothing is written after it.
+    pub fn new(recording: SharedRecording, failure: oneshot::Sender<StreamError>) -> Self {
         Self {
-            writer,
+            recording,
             failure: Some(failure),
         }
     }
@@ -110,7 +150,7 @@ impl FileConsumer {
         if self.failure.is_none() {
             return;
         }
-        let outcome = write(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner));
+        let outcome = lock(&self.recording).writer.as_mut().map_or(Ok(()), write);
         if let Err(error) = outcome
             && let Some(failure) = self.failure.take()
         {
@@ -138,5 +178,40 @@ impl Consumer for FileConsumer {
 
     fn finish(&mut self) {
         self.write(stream::Writer::flush);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::{Frame, Reader};
+
+    #[test]
+    fn a_recording_has_no_file_before_it_begins_and_loses_no_container() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("recording");
+        let container = |slot| ContainerFrame {
+            slot,
+            resource: vec![("service.name".into(), slot.to_string())],
+        };
+        let recording = SharedRecording::default();
+        lock(&recording).container(container(1)).unwrap();
+        assert!(!path.exists());
+        lock(&recording).begin(&path).unwrap();
+        lock(&recording).container(container(2)).unwrap();
+        let (failed, mut failure) = oneshot::channel();
+        let mut consumer = FileConsumer::new(recording, failed);
+        consumer.tick(0, -5);
+        consumer.finish();
+        assert!(failure.try_recv().is_err(), "nothing failed");
+
+        let mut reader = Reader::open(&path).unwrap();
+        let frames: Vec<_> = std::iter::from_fn(|| reader.next_frame().unwrap()).collect();
+        let expected = [
+            Frame::Container(container(1)),
+            Frame::Container(container(2)),
+            Frame::Clock(-5),
+        ];
+        assert_eq!(frames, expected);
     }
 }

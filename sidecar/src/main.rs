@@ -45,10 +45,24 @@ fn main() -> ExitCode {
     match execute(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("pilotfish: {error:#}");
+            eprintln!("pilotfish: {}", told(&error));
             ExitCode::from(FAILURE)
         }
     }
+}
+
+/// An error with its causes, but for those that it tells itself.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| {
+        let cause = cause.to_string();
+        if told.is_empty() {
+            cause
+        } else if told.contains(&cause) {
+            told
+        } else {
+            format!("{told}: {cause}")
+        }
+    })
 }
 
 /// An empty variable counts as unset, as the OpenTelemetry specification has it; manifests often set such.
@@ -111,12 +125,13 @@ fn check(json: bool) -> Result<u8> {
 
 async fn sidecar(args: SidecarArgs) -> Result<u8> {
     let end = termination()?;
+    let listen = args.listen();
     let plan = Plan {
         pipeline: args.pipeline,
         annotations: args.annotations,
         pod_file: args.annotations_file,
         output: args.output,
-        listen: args.listen,
+        listen,
         ..Plan::new(target(args.pids), args.kernel)
     };
     agent::trace(plan, |_| tracing::info!("ready"), end).await?;
@@ -232,4 +247,30 @@ fn termination() -> Result<impl Future<Output = ()>> {
     Ok(async move {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot open it: {0}; choose another")]
+    struct TellsItsCause(#[source] std::io::Error);
+
+    fn refused() -> std::io::Error {
+        std::io::Error::other("refused")
+    }
+
+    #[test]
+    fn every_cause_is_told_once() {
+        let tells = anyhow::Error::from(TellsItsCause(refused()));
+        assert_eq!(told(&tells), "cannot open it: refused; choose another");
+        let outer = tells.context("no start");
+        assert_eq!(
+            told(&outer),
+            "no start: cannot open it: refused; choose another"
+        );
+        let silent = anyhow::Error::from(refused()).context("cannot write");
+        assert_eq!(told(&silent), "cannot write: refused");
+    }
 }

@@ -134,6 +134,7 @@ impl AgentPages {
             "processes": discovery.process_count(),
             "unreadable_processes": discovery.unreadable().collect::<Vec<_>>(),
             "advice": discovery.advice(),
+            "idle": discovery.idle(),
             "counters": discovery.counters().iter().map(|(name, _, value)| (name, value)).collect::<BTreeMap<_, _>>(),
         })
     }

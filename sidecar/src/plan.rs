@@ -3,7 +3,7 @@
 use crate::{
     announced::Ledger,
     cli::{AnnotationArgs, KernelArgs, Listen, OutputArgs, PipelineArgs, Print, Switch},
-    discovery::{Naming, Options, OwnContainer, Target, is_pure_v2},
+    discovery::{Naming, Options, OwnContainer, Target, is_pure_v2, operator_attributes},
     instrument::LoadOptions,
     pages::FrontEnd,
     policy::Policy,
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use pilotfish_export::{ExportConfig, Flags, PrintFormat};
 use pilotfish_pipeline::{Config, Sampler, SlotConfig};
 use rand::{TryRng, rngs::SysRng};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 /// How long an announced container without processes keeps its slot when its runtime does not tell that it ended:
 /// with a thousand containers a minute the slots last.
@@ -79,25 +79,43 @@ pub(crate) fn load_options(plan: &Plan) -> Result<LoadOptions> {
 
 /// How processes are found.
 pub(crate) fn discovery_options(plan: &Plan) -> Options {
-    let host_name = std::env::var("NODE_NAME")
-        .ok()
-        .filter(|name| !name.is_empty())
-        .or_else(|| {
-            let name = nix::unistd::gethostname().ok()?;
-            name.into_string().ok()
-        });
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let attributes =
+        match variable("OTEL_RESOURCE_ATTRIBUTES").map(|text| operator_attributes(&text)) {
+            Some(Ok(attributes)) => attributes,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "OTEL_RESOURCE_ATTRIBUTES is ignored");
+                BTreeMap::new()
+            }
+            None => BTreeMap::new(),
+        };
     let defaults = Options::default();
     Options {
         launching: plan.launching.clone(),
-        naming: Naming {
-            service_name: plan.pipeline.service_name.clone(),
-            host_name,
-        },
+        naming: naming(&plan.pipeline, variable("NODE_NAME"), attributes),
         grace: match plan.target {
             Target::Announced => ANNOUNCED_GRACE,
             _ => defaults.grace,
         },
         ..defaults
+    }
+}
+
+/// Flags and variables of one name go before the operator's attributes, and these before what the system says.
+fn naming(
+    args: &PipelineArgs,
+    node_name: Option<String>,
+    mut attributes: BTreeMap<String, String>,
+) -> Naming {
+    let service_name = attributes.remove("service.name");
+    let host_name = attributes.remove("host.name");
+    Naming {
+        service_name: args.service_name.clone().or(service_name),
+        host_name: node_name.or(host_name).or_else(|| {
+            let name = nix::unistd::gethostname().ok()?;
+            name.into_string().ok()
+        }),
+        attributes,
     }
 }
 
@@ -160,4 +178,26 @@ pub(crate) fn export_config(args: &OutputArgs) -> Result<ExportConfig> {
         config.print = None;
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_the_operators_attributes_stand_behind_their_own_settings() {
+        let attributes = || operator_attributes("service.name=shop,host.name=h,team=fish").unwrap();
+        let plain = naming(&PipelineArgs::default(), None, attributes());
+        assert_eq!(plain.service_name.as_deref(), Some("shop"));
+        assert_eq!(plain.host_name.as_deref(), Some("h"));
+        assert_eq!(plain.attributes, operator_attributes("team=fish").unwrap());
+
+        let args = PipelineArgs {
+            service_name: Some("web".to_owned()),
+            ..PipelineArgs::default()
+        };
+        let named = naming(&args, Some("node-1".to_owned()), attributes());
+        assert_eq!(named.service_name.as_deref(), Some("web"));
+        assert_eq!(named.host_name.as_deref(), Some("node-1"));
+    }
 }

@@ -24,6 +24,8 @@ pub struct Summary {
     pub records: u64,
     /// Records that could not be understood.
     pub malformed: u64,
+    /// Bytes of a frame that the recording breaks off in.
+    pub left_over: u64,
 }
 
 /// Feeds every frame; time is the records' own.
@@ -55,6 +57,7 @@ pub fn feed(
             },
         }
     }
+    summary.left_over = reader.left_over();
     consumer.finish();
     Ok(summary)
 }

@@ -173,6 +173,7 @@ pub struct Reader<R> {
     path: String,
     input: R,
     frames: u64,
+    left_over: u64,
 }
 
 impl Reader<BufReader<File>> {
@@ -209,7 +210,13 @@ impl<R: Read> Reader<R> {
             path,
             input,
             frames: 0,
+            left_over: 0,
         })
+    }
+
+    /// Bytes at the end that are no whole frame; known once [`Self::next_frame`] has returned `None`.
+    pub fn left_over(&self) -> u64 {
+        self.left_over
     }
 
     /// The next frame, `None` at the end. A frame cut short by a killed writer is the end.
@@ -243,7 +250,9 @@ impl<R: Read> Reader<R> {
 
     fn raw_frame(&mut self) -> Result<Option<(u32, Vec<u8>)>, StreamError> {
         let mut head = [0; 8];
-        if !self.fill(&mut head)? {
+        let read = self.fill(&mut head)?;
+        if read < head.len() {
+            self.left_over = read as u64;
             return Ok(None);
         }
         let [k0, k1, k2, k3, l0, l1, l2, l3] = head;
@@ -255,21 +264,32 @@ impl<R: Read> Reader<R> {
             });
         }
         let mut payload = vec![0; length as usize];
-        Ok(self
-            .fill(&mut payload)?
-            .then_some((u32::from_ne_bytes([k0, k1, k2, k3]), payload)))
+        let read = self.fill(&mut payload)?;
+        if read < payload.len() {
+            self.left_over = (head.len() + read) as u64;
+            return Ok(None);
+        }
+        Ok(Some((u32::from_ne_bytes([k0, k1, k2, k3]), payload)))
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<bool, StreamError> {
-        match self.input.read_exact(buffer) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(source) => Err(StreamError::Io {
-                action: "read",
-                path: self.path.clone(),
-                source,
-            }),
+    /// Fills the buffer as far as the input goes; returns how far.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.input.read(rest) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(StreamError::Io {
+                        action: "read",
+                        path: self.path.clone(),
+                        source,
+                    });
+                }
+            }
         }
+        Ok(filled)
     }
 }
 
@@ -296,13 +316,18 @@ mod tests {
     #[test]
     fn round_trip_and_every_truncation() {
         let bytes = written();
-        let mut most = 0;
+        let (mut most, mut whole) = (0, Vec::new());
         for end in 16..=bytes.len() {
             let mut reader = Reader::new("test".into(), &bytes[..end]).expect("head is whole");
             let mut frames = Vec::new();
             while let Some(frame) = reader.next_frame().expect("a cut is an end") {
                 frames.push(frame);
+                if reader.input.is_empty() {
+                    whole.push(end);
+                }
             }
+            let last = whole.last().copied().unwrap_or(16);
+            assert_eq!(reader.left_over(), (end - last) as u64, "cut at {end}");
             assert!(frames.len() >= most, "more bytes never give fewer frames");
             most = frames.len();
             if end == bytes.len() {

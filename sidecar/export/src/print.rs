@@ -28,6 +28,9 @@ pub(crate) const QUEUE: usize = 4096;
 /// Spans formatted and written at a time.
 pub(crate) const BATCH: usize = 256;
 
+/// Width of the column that says what was asked.
+const WHAT: usize = 40;
+
 /// Where lines go.
 pub(crate) type Output = Box<dyn Write + Send>;
 
@@ -108,12 +111,56 @@ fn text(Observed { container, span }: &Observed) -> String {
     };
     let trace = hex(&span.trace_id.0[..4]);
     format!(
-        "{} {:<20} {arrow} {:<40} {code:>4} {:>10}  trace {trace}{error}",
+        "{} {:<20} {arrow} {:<WHAT$} {code:>4} {:>10}  trace {trace}{error}",
         clock(span.start_unix_nano),
         visible(who.unwrap_or("-")),
-        visible(&span.name),
+        what(span),
         duration(span.end_unix_nano.saturating_sub(span.start_unix_nano)),
     )
+}
+
+/// What was asked; of a client also where, which its name does not tell. The URL is cut at the column's end.
+fn what(span: &Span) -> String {
+    let name = visible(&span.name);
+    let place = match span.kind {
+        Kind::Server => return name,
+        Kind::Client => place(span),
+    };
+    if place.is_empty() {
+        return name;
+    }
+    let what = format!("{name} {place}");
+    match what.char_indices().nth(WHAT - 1) {
+        Some((cut, last)) if cut + last.len_utf8() < what.len() => format!("{}…", &what[..cut]),
+        _ => what,
+    }
+}
+
+/// Address, port and path of the server, as far as they are known.
+fn place(span: &Span) -> String {
+    let attribute = |key| {
+        let known = span.attributes.iter().find(|known| known.key == key)?;
+        Some(plain(&known.value))
+    };
+    let mut place = match attribute("server.address") {
+        Some(address) if address.contains(':') => format!("[{address}]"),
+        address => address.unwrap_or_default(),
+    };
+    if let Some(port) = attribute("server.port") {
+        let _ = write!(place, ":{port}");
+    }
+    let path = match attribute("url.full") {
+        Some(url) => path_of(&url).map(str::to_owned),
+        None => attribute("url.path"),
+    };
+    place + &path.unwrap_or_default()
+}
+
+/// From the first slash behind the authority to the query.
+fn path_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let rest = rest.split(['?', '#']).next()?;
+    rest.get(rest.find('/')?..)
 }
 
 /// Names come from the workload: what could steer a terminal is replaced.
@@ -237,128 +284,4 @@ impl Serialize for JsonResource<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sample::{container, observed, span};
-    use pilotfish_pipeline::SpanId;
-    use std::sync::Mutex;
-    use std::sync::atomic::Ordering;
-
-    fn line(format: PrintFormat, item: &Observed) -> String {
-        let mut bytes = Vec::new();
-        write_line(format, item, &mut bytes);
-        String::from_utf8(bytes).unwrap()
-    }
-
-    #[test]
-    fn json_is_one_object_with_typed_values() {
-        let mut child = span(1, "GET /users/{id}");
-        child.parent_span_id = Some(SpanId([0xab; 8]));
-        child.status = Status::Error;
-        let json = line(
-            PrintFormat::Json,
-            &Observed {
-                container: container(),
-                span: child,
-            },
-        );
-        assert_eq!(json.matches('\n').count(), 1);
-        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-        let expected = serde_json::json!({
-            "trace_id": "30313233343536373839616263646566",
-            "span_id": "4142434445464748",
-            "parent_span_id": "abababababababab",
-            "name": "GET /users/{id}",
-            "kind": "server",
-            "start_time_unix_nano": 1_700_000_000_000_000_000_u64,
-            "end_time_unix_nano": 1_700_000_000_001_500_000_u64,
-            "attributes": {"http.request.method": "GET", "url.path": "/users/17", "http.response.status_code": 200},
-            "resource": {
-                "service.name": "web", "container.id": "aaaa", "container.name": "web",
-                "k8s.pod.name": "shop-1", "host.name": "node-1",
-            },
-            "status": "error",
-        });
-        assert_eq!(value, expected);
-        let root: serde_json::Value =
-            serde_json::from_str(&line(PrintFormat::Json, &observed("x"))).unwrap();
-        assert!(root["parent_span_id"].is_null());
-    }
-
-    #[test]
-    fn text_shows_the_essentials_and_disarms_control_characters() {
-        let text = line(PrintFormat::Text, &observed("GET /\u{1b}[31m\n"));
-        assert_eq!(
-            text.split_whitespace().collect::<Vec<_>>(),
-            [
-                "22:13:20.000",
-                "web",
-                "<-",
-                "GET",
-                "/\u{fffd}[31m\u{fffd}",
-                "200",
-                "1.50ms",
-                "trace",
-                "30313233"
-            ]
-        );
-    }
-
-    #[derive(Clone, Default)]
-    struct Flaky(Arc<Mutex<(Vec<u8>, Vec<ErrorKind>)>>);
-
-    impl Write for Flaky {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let mut inner = self.0.lock().unwrap();
-            if let Some(kind) = inner.1.pop() {
-                return Err(kind.into());
-            }
-            inner.0.extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[tokio::test]
-    async fn a_closed_output_ends_the_printer_and_everything_is_accounted_for() {
-        let queue = Arc::new(Queue::new(16, 1, 2));
-        let spans: Vec<_> = (0..8).map(|_| observed("GET /")).collect();
-        queue.push(&spans);
-        let output = Flaky::default();
-        output.0.lock().unwrap().1 = vec![ErrorKind::BrokenPipe, ErrorKind::StorageFull];
-        run(Arc::clone(&queue), PrintFormat::Json, Box::new(output)).await;
-        queue.push(&spans[..1]);
-        let accounts = &queue.accounts;
-        assert_eq!(
-            accounts.failed.load(Ordering::Relaxed),
-            4,
-            "a full disk and a closed pipe, two spans each"
-        );
-        assert_eq!(
-            accounts.dropped.load(Ordering::Relaxed),
-            5,
-            "the rest, and what came later"
-        );
-    }
-
-    #[test]
-    fn a_print_file_is_private_and_appended_to() {
-        use std::os::unix::fs::PermissionsExt;
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("spans.jsonl");
-        for line in ["one\n", "two\n"] {
-            open_file(&path)
-                .unwrap()
-                .write_all(line.as_bytes())
-                .unwrap();
-        }
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert!(open_file(directory.path()).is_err());
-    }
-}
+mod tests;

@@ -45,7 +45,7 @@ capture-bytes: 2048
 route:
   - /users/{id}
   - /orders/{id}
-protocols: [http1, redis]
+protocols: [http1]
 sampler: parentbased_traceidratio
 sampler-arg: 0.25
 print: json
@@ -57,10 +57,18 @@ listen: off
     assert!(!args.adopt);
     assert_eq!(args.kernel.capture_bytes, 2048);
     assert_eq!(args.pipeline.routes, ["/users/{id}", "/orders/{id}"]);
-    assert_eq!(args.pipeline.protocols, ["http1", "redis"]);
+    assert_eq!(args.pipeline.protocols, ["http1"]);
     assert_eq!(args.pipeline.sampler_arg.as_deref(), Some("0.25"));
     assert_eq!(args.output.print, Some(crate::cli::Print::Json));
     assert_eq!(args.listen, Listen::Off);
+}
+
+#[test]
+fn the_file_wins_over_the_address_that_pages_have_by_default() {
+    let listen = |line: &[&str]| sidecar("listen: 0.0.0.0:9000\n", line).listen();
+    let from_file = Listen::On("0.0.0.0:9000".parse().unwrap());
+    assert_eq!(listen(&["--pid", "5"]), from_file);
+    assert_eq!(listen(&["--pid", "5", "--listen", "off"]), Listen::Off);
 }
 
 #[test]

@@ -32,11 +32,20 @@ pub use cgroup_id::{cgroup_id, is_pure_v2};
 pub use containers::{Announced, Container, First, Init, Key};
 pub use counters::Counters;
 pub use own::OwnContainer;
-pub use resource::{Naming, UNKNOWN_SERVICE, resource_attributes};
+pub use resource::{
+    AttributesError, Naming, UNKNOWN_SERVICE, operator_attributes, resource_attributes,
+};
 
 use containers::Containers;
 use exits::Exits;
 use table::Table;
+
+/// See [`Discovery::idle`].
+const ALL_ENDED: &str = "every observed process has ended; nothing is left to observe";
+
+/// See [`Discovery::idle`].
+const ALONE: &str = "no process of another container is in this pid namespace: share one (shareProcessNamespace: \
+                     true in a pod, docker run --pid=container:NAME), or name a process (pilotfish sidecar --pid PID)";
 
 /// The kernel's side of the scope.
 pub trait ScopeWriter {
@@ -297,6 +306,19 @@ impl<W: ScopeWriter> Discovery<W> {
     /// What to do about [`Self::unreadable`], if there is anything.
     pub fn advice(&self) -> Option<&'static str> {
         (!self.unreadable.is_empty()).then_some(subject::DENIED)
+    }
+
+    /// Why nothing at all is observed, once the first pass is over and if it is not meant to be so.
+    pub fn idle(&self) -> Option<&'static str> {
+        if self.table.len() > 0 || !self.unreadable.is_empty() {
+            return None;
+        }
+        match self.target {
+            // What is launched takes the agent with it.
+            Target::Processes(_) if self.options.launching.is_none() => Some(ALL_ENDED),
+            Target::SharedNamespace => Some(ALONE),
+            Target::Processes(_) | Target::Announced => None,
+        }
     }
 
     /// The process in whose cgroup v2 group there is nothing but its container, so that whatever enters that group

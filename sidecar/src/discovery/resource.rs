@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use percent_encoding::percent_decode_str;
 use pilotfish_workload::Identity;
 
 use super::containers::{Container, Key};
@@ -11,8 +12,44 @@ pub const UNKNOWN_SERVICE: &str = "unknown_service";
 
 const SERVICE_NAME: &str = "service.name";
 
-/// Keys that no annotation can set.
+/// Keys that no annotation can set: only the runtime, the kernel or the operator can say them.
 const RESERVED: &[&str] = &["container.", "k8s.", "host.", "process.", "telemetry."];
+
+/// Keys that the operator cannot set for all containers at once; a host is the same for all.
+const OF_EACH_CONTAINER: &[&str] = &["container.", "k8s.", "process.", "telemetry."];
+
+/// Why `OTEL_RESOURCE_ATTRIBUTES` is not obeyed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttributesError {
+    /// No equals sign, or nothing in front of it.
+    #[error("entry {0} of OTEL_RESOURCE_ATTRIBUTES is no key=value: separate them by commas")]
+    NoPair(usize),
+    /// Bytes that are no text.
+    #[error("entry {0} of OTEL_RESOURCE_ATTRIBUTES is no UTF-8 when percent-decoded")]
+    NoText(usize),
+}
+
+/// What the operator says of every container: the value of `OTEL_RESOURCE_ATTRIBUTES`, comma-separated `key=value`
+/// pairs, percent-encoded (OpenTelemetry resource SDK specification). Entries are counted from 1 in errors, which
+/// show no values.
+pub fn operator_attributes(text: &str) -> Result<BTreeMap<String, String>, AttributesError> {
+    let decoded = |entry, text: &str| {
+        let text = percent_decode_str(text.trim()).decode_utf8();
+        text.map(String::from)
+            .map_err(|_| AttributesError::NoText(entry))
+    };
+    (1..)
+        .zip(text.split(','))
+        .filter(|(_, pair)| !pair.trim().is_empty())
+        .map(|(entry, pair)| {
+            let (key, value) = pair
+                .split_once('=')
+                .filter(|(key, _)| !key.trim().is_empty())
+                .ok_or(AttributesError::NoPair(entry))?;
+            Ok((decoded(entry, key)?, decoded(entry, value)?))
+        })
+        .collect()
+}
 
 /// What the operator decided about names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +58,8 @@ pub struct Naming {
     pub service_name: Option<String>,
     /// The node's name from the Downward API, or the host's; becomes `host.name`.
     pub host_name: Option<String>,
+    /// Attributes for all containers ([`operator_attributes`]), where nothing else sets them.
+    pub attributes: BTreeMap<String, String>,
 }
 
 impl Naming {
@@ -62,6 +101,7 @@ impl Naming {
 ///
 /// `asked` are attributes that its annotations ask for and `service.*` as it follows from its identity. They never
 /// replace what the runtime, the kernel or the operator say: keys of these come from elsewhere or not at all.
+/// [`Naming::attributes`] fill what is left, except for keys that are different for each container.
 ///
 /// Values are text; where the semantic conventions want a list (`container.image.tags`,
 /// `container.image.repo_digests`), the elements are joined by commas, which cannot be part of one.
@@ -72,7 +112,7 @@ pub fn resource_attributes(
 ) -> Vec<(String, String)> {
     let mut attributes: BTreeMap<String, String> = asked
         .iter()
-        .filter(|(key, _)| !is_reserved(key))
+        .filter(|(key, _)| !begins_with_one_of(key, RESERVED))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     attributes.insert(
@@ -87,12 +127,16 @@ pub fn resource_attributes(
         .chain(process_attributes(container))
         .chain([("host.name", naming.host_name.clone())]);
     attributes.extend(known.filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    for (key, value) in &naming.attributes {
+        if !begins_with_one_of(key, OF_EACH_CONTAINER) && !attributes.contains_key(key) {
+            attributes.insert(key.clone(), value.clone());
+        }
+    }
     attributes.into_iter().collect()
 }
 
-/// Whether a key belongs to what only the runtime, the kernel or the operator can say.
-fn is_reserved(key: &str) -> bool {
-    RESERVED.iter().any(|prefix| key.starts_with(prefix))
+fn begins_with_one_of(key: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| key.starts_with(prefix))
 }
 
 fn identity_attributes(identity: &Identity) -> Vec<(&'static str, Option<String>)> {
@@ -189,7 +233,7 @@ mod tests {
     fn the_best_known_name_wins() {
         let named = Naming {
             service_name: Some("shop".to_owned()),
-            host_name: None,
+            ..Naming::default()
         };
         let wish = [("service.name", "web")];
         for (naming, wishes, executable, expected) in [
@@ -206,8 +250,8 @@ mod tests {
     #[test]
     fn a_pods_container_in_full() {
         let naming = Naming {
-            service_name: None,
             host_name: Some("node-1".to_owned()),
+            ..Naming::default()
         };
         let wishes = [
             ("service.name", "shop"),
@@ -258,10 +302,44 @@ mod tests {
     }
 
     #[test]
+    fn the_operators_attributes_fill_what_nothing_else_sets() {
+        let text = "team=operators, deployment.environment.name=a%2Cb%3Dc ,,host.id=h7,host.name=forged,\
+                    container.id=forged,k8s.node.name=forged,process.pid=forged,telemetry.sdk.name=forged";
+        let naming = Naming {
+            host_name: Some("node-1".to_owned()),
+            attributes: operator_attributes(text).unwrap(),
+            ..Naming::default()
+        };
+        let container = container(Identity::default(), "nginx", &[40, 41]);
+        let attributes = of(&container, &naming, &[("team", "fish")]);
+        let expected = [
+            ("service.name", "nginx"),
+            ("service.instance.id", "node-1:40:5"),
+            ("team", "fish"),
+            ("deployment.environment.name", "a,b=c"),
+            ("host.id", "h7"),
+            ("host.name", "node-1"),
+        ];
+        assert_eq!(attributes, asked(&expected));
+    }
+
+    #[test]
+    fn one_bad_entry_spoils_the_operators_attributes() {
+        assert_eq!(operator_attributes(" ,"), Ok(BTreeMap::new()));
+        for (text, error) in [
+            ("a=1,b", AttributesError::NoPair(2)),
+            ("=1", AttributesError::NoPair(1)),
+            ("a=1,b=2,c=%ff", AttributesError::NoText(3)),
+        ] {
+            assert_eq!(operator_attributes(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
     fn a_single_process_is_described() {
         let naming = Naming {
-            service_name: None,
             host_name: Some("node-1".to_owned()),
+            ..Naming::default()
         };
         let single = |pid: i32| {
             of(

@@ -114,6 +114,29 @@ fn discovery_of(pid: i32) -> Discovery<Recorder> {
     discovery
 }
 
+#[test]
+fn nothing_left_to_observe_has_a_reason() {
+    let family = Family::start("echo $$; exec sleep 1000", 1);
+    let mut discovery = discovery_of(family.root());
+    assert_eq!(discovery.idle(), None);
+    drop(family);
+    wait_for_exit(&discovery);
+    discovery.on_pid_exit();
+    assert_eq!(discovery.idle(), Some(ALL_ENDED));
+}
+
+#[test]
+fn a_namespace_without_others_is_told_with_advice() {
+    let mut own = OwnContainer::detect().unwrap();
+    // As if this were no host: nothing has been looked at yet, which is how an empty namespace looks.
+    own.pid_namespace = 1;
+    let target = Target::SharedNamespace;
+    let discovery = Discovery::new(target, Recorder::default(), own, Options::default()).unwrap();
+    let advice = discovery.idle().unwrap();
+    assert!(advice.contains("shareProcessNamespace"), "{advice}");
+    assert_eq!(self::discovery(Target::Announced).idle(), None);
+}
+
 fn scoped<W: ScopeWriter>(discovery: &Discovery<W>) -> Vec<i32> {
     let mut pids: Vec<_> = discovery
         .containers()

@@ -95,6 +95,8 @@ pub struct Observer<R, K = KernelScope> {
     caught_up: Instant,
     /// When a slot is to be freed.
     expiry: Option<Instant>,
+    /// It was said that nothing is observed.
+    idle_told: bool,
 }
 
 impl<R: Registry, K: SlotWriter> Observer<R, K> {
@@ -128,9 +130,11 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
             pass_wanted: false,
             caught_up: Instant::now(),
             expiry: None,
+            idle_told: false,
         };
         let changes = lock(&observer.observed).discovery.initial_pass()?;
         observer.follow(&changes)?;
+        observer.tell_if_idle();
         Ok(observer)
     }
 
@@ -243,8 +247,20 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
                 freed
             };
             self.apply(&freed)?;
+            self.tell_if_idle();
         }
         Ok(())
+    }
+
+    fn tell_if_idle(&mut self) {
+        if let Some(reason) = lock(&self.observed)
+            .discovery
+            .idle()
+            .filter(|_| !self.idle_told)
+        {
+            self.idle_told = true;
+            tracing::warn!(reason, "nothing is observed");
+        }
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), ObserveError> {
@@ -280,9 +296,14 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
         };
         let resource = observed.resource(slot).unwrap_or_default();
         if decision.instrument {
-            tracing::info!(slot, service = service_name(&resource), "observing");
+            let (service, container) = (
+                attribute(&resource, "service.name"),
+                attribute(&resource, "container.id"),
+            );
+            tracing::info!(slot, service, container, "observing");
         } else {
-            tracing::info!(slot, "switched off by its annotations");
+            let container = attribute(&resource, "container.id");
+            tracing::info!(slot, container, "switched off by its annotations");
         }
         let discovery = &mut observed.discovery;
         let leader = discovery.group_leader(slot).filter(|_| decision.instrument);
@@ -309,7 +330,8 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
     }
 
     fn removed(&mut self, slot: u32) -> Result<(), ObserveError> {
-        tracing::info!(slot, "container ended");
+        let container = self.ledgered.get(&slot);
+        tracing::info!(slot, container, "container ended");
         let mut observed = lock(&self.observed);
         observed.forget(slot);
         self.gate
@@ -329,11 +351,9 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
     }
 }
 
-fn service_name(resource: &[(String, String)]) -> &str {
-    resource
-        .iter()
-        .find(|(key, _)| key == "service.name")
-        .map_or("", |(_, value)| value)
+fn attribute<'a>(resource: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    let found = resource.iter().find(|(name, _)| name == key);
+    found.map(|(_, value)| value.as_str())
 }
 
 /// The next command; never comes when there are none.
