@@ -60,25 +60,13 @@ pub struct SidecarArgs {
         value_delimiter = ','
     )]
     pub pids: Vec<i32>,
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "the help text is on the fields")]
-    pub config: ConfigArgs,
     /// File with the annotations of our pod, written by a Downward API volume (`metadata.annotations`). It is read
     /// again when it changes.
     #[arg(long, value_name = "PATH", env = "PILOTFISH_ANNOTATIONS_FILE")]
     pub annotations_file: Option<PathBuf>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help text is on the fields")]
-    pub annotations: AnnotationArgs,
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "the help text is on the fields")]
-    pub kernel: KernelArgs,
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "the help text is on the fields")]
-    pub pipeline: PipelineArgs,
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "the help text is on the fields")]
-    pub output: OutputArgs,
+    pub agent: AgentArgs,
     /// Address of /metrics, /healthz, /readyz and /status; `off` for none. Default: 0.0.0.0:9464; with --pid
     /// 127.0.0.1:9464.
     #[arg(long, value_name = "ADDRESS", env = "PILOTFISH_LISTEN", value_parser = parse_listen)]
@@ -122,10 +110,21 @@ pub struct NodeArgs {
     pub nri: Option<PathBuf>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help text is on the fields")]
-    pub annotations: AnnotationArgs,
+    pub agent: AgentArgs,
+    /// Address of /metrics, /healthz, /readyz and /status; `off` for none.
+    #[arg(long, value_name = "ADDRESS", env = "PILOTFISH_LISTEN", default_value = "0.0.0.0:9464", value_parser = parse_listen)]
+    pub listen: Listen,
+}
+
+/// What every agent takes that serves until it is told to end.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help text is on the fields")]
     pub config: ConfigArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help text is on the fields")]
+    pub annotations: AnnotationArgs,
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help text is on the fields")]
     pub kernel: KernelArgs,
@@ -135,9 +134,6 @@ pub struct NodeArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help text is on the fields")]
     pub output: OutputArgs,
-    /// Address of /metrics, /healthz, /readyz and /status; `off` for none.
-    #[arg(long, value_name = "ADDRESS", env = "PILOTFISH_LISTEN", default_value = "0.0.0.0:9464", value_parser = parse_listen)]
-    pub listen: Listen,
 }
 
 /// The configuration file.

@@ -127,12 +127,12 @@ async fn sidecar(args: SidecarArgs) -> Result<u8> {
     let end = termination()?;
     let listen = args.listen();
     let plan = Plan {
-        pipeline: args.pipeline,
-        annotations: args.annotations,
+        pipeline: args.agent.pipeline,
+        annotations: args.agent.annotations,
         pod_file: args.annotations_file,
-        output: args.output,
+        output: args.agent.output,
         listen,
-        ..Plan::new(target(args.pids), args.kernel)
+        ..Plan::new(target(args.pids), args.agent.kernel)
     };
     agent::trace(plan, |_| tracing::info!("ready"), end).await?;
     Ok(0)
@@ -142,13 +142,13 @@ async fn node(args: NodeArgs, held: &mut Option<Address>) -> Result<u8> {
     let end = termination()?;
     let node = Node::prepare(&args).await?;
     let plan = Plan {
-        pipeline: args.pipeline,
-        annotations: args.annotations,
+        pipeline: args.agent.pipeline,
+        annotations: args.agent.annotations,
         ledger: Some(Box::new(node.ledger())),
-        output: args.output,
+        output: args.agent.output,
         listen: args.listen,
         front_end: Some(node.front_end()),
-        ..Plan::new(Target::Announced, args.kernel)
+        ..Plan::new(Target::Announced, args.agent.kernel)
     };
     let (started, handle) = tokio::sync::oneshot::channel();
     let mut outcome = None;

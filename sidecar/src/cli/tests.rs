@@ -42,7 +42,7 @@ fn wrong_samplers_and_protocols_are_errors_of_usage() {
         assert_eq!(error.exit_code(), 2);
     }
     let line = ["--sampler-arg", "0.25", "--protocols", "http1"];
-    let pipeline = sidecar(&line).unwrap().pipeline;
+    let pipeline = sidecar(&line).unwrap().agent.pipeline;
     assert_eq!(pipeline.sampler_arg.as_deref(), Some("0.25"));
     assert_eq!(pipeline.protocols, ["http1"]);
 }
@@ -51,7 +51,7 @@ fn wrong_samplers_and_protocols_are_errors_of_usage() {
 fn every_sampler_offered_is_one() {
     for name in SAMPLERS {
         let args = sidecar(&["--sampler", name]).unwrap();
-        let sampler = Sampler::from_env_values(args.pipeline.sampler.as_deref(), None);
+        let sampler = Sampler::from_env_values(args.agent.pipeline.sampler.as_deref(), None);
         assert!(sampler.is_ok(), "{name}");
     }
 }

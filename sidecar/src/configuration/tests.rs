@@ -55,11 +55,11 @@ listen: off
     assert_eq!(args.socket, Path::new("/run/elsewhere/hook.sock"));
     assert_eq!(args.exit_when_idle, Some(30));
     assert!(!args.adopt);
-    assert_eq!(args.kernel.capture_bytes, 2048);
-    assert_eq!(args.pipeline.routes, ["/users/{id}", "/orders/{id}"]);
-    assert_eq!(args.pipeline.protocols, ["http1"]);
-    assert_eq!(args.pipeline.sampler_arg.as_deref(), Some("0.25"));
-    assert_eq!(args.output.print, Some(crate::cli::Print::Json));
+    assert_eq!(args.agent.kernel.capture_bytes, 2048);
+    assert_eq!(args.agent.pipeline.routes, ["/users/{id}", "/orders/{id}"]);
+    assert_eq!(args.agent.pipeline.protocols, ["http1"]);
+    assert_eq!(args.agent.pipeline.sampler_arg.as_deref(), Some("0.25"));
+    assert_eq!(args.agent.output.print, Some(crate::cli::Print::Json));
     assert_eq!(args.listen, Listen::Off);
 }
 
@@ -75,9 +75,9 @@ fn the_file_wins_over_the_address_that_pages_have_by_default() {
 fn a_flag_wins_over_the_file() {
     let text = "capture-bytes: 2048\nring-bytes: 4194304\nroute: [/a, /b]\n";
     let args = node(text, &["--capture-bytes", "512", "--route", "/c"]);
-    assert_eq!(args.kernel.capture_bytes, 512);
-    assert_eq!(args.kernel.ring_bytes, 4_194_304);
-    assert_eq!(args.pipeline.routes, ["/c"]);
+    assert_eq!(args.agent.kernel.capture_bytes, 512);
+    assert_eq!(args.agent.kernel.ring_bytes, 4_194_304);
+    assert_eq!(args.agent.pipeline.routes, ["/c"]);
 }
 
 /// `PATH` stands for the flag's own variable: a test must not change the environment that its threads share.
@@ -92,7 +92,10 @@ fn the_environment_wins_over_the_file_and_a_flag_over_both() {
         let line = [&["pilotfish", "node"], arguments].concat();
         let cli = Cli::from_arg_matches(&command.try_get_matches_from(line).unwrap()).unwrap();
         match cli.command {
-            Subcommand::Node(args) => (args.pipeline.service_name, args.pipeline.sampler),
+            Subcommand::Node(args) => (
+                args.agent.pipeline.service_name,
+                args.agent.pipeline.sampler,
+            ),
             other => panic!("{other:?}"),
         }
     };
@@ -106,8 +109,8 @@ fn the_environment_wins_over_the_file_and_a_flag_over_both() {
 #[test]
 fn one_file_serves_both_subcommands() {
     let text = "socket: /run/x/y.sock\ncapture-bytes: 128\n";
-    assert_eq!(sidecar(text, &[]).kernel.capture_bytes, 128);
-    assert_eq!(node(text, &[]).kernel.capture_bytes, 128);
+    assert_eq!(sidecar(text, &[]).agent.kernel.capture_bytes, 128);
+    assert_eq!(node(text, &[]).agent.kernel.capture_bytes, 128);
 }
 
 #[test]
@@ -121,11 +124,11 @@ fn an_empty_file_and_an_absent_default_say_nothing() {
     for text in ["", "# nothing\n", "---\n", "route:\nprotocols: []\n"] {
         let args = node(text, &[]);
         assert_eq!(
-            args.kernel.capture_bytes,
+            args.agent.kernel.capture_bytes,
             pilotfish_abi::DEFAULT_CAPTURE,
             "{text:?}"
         );
-        assert!(args.pipeline.routes.is_empty(), "{text:?}");
+        assert!(args.agent.pipeline.routes.is_empty(), "{text:?}");
     }
     let arguments = ["pilotfish", "node"].map(OsString::from);
     assert!(parse(&arguments, Path::new("/nonexistent/config.yaml")).is_ok());
@@ -139,6 +142,7 @@ fn a_file_that_is_named_must_be_there() {
     let path = named.path().to_str().unwrap();
     assert_eq!(
         node("capture-bytes: 200\n", &["--config", path])
+            .agent
             .kernel
             .capture_bytes,
         100

@@ -36,6 +36,8 @@ pub use resource::{
     AttributesError, Naming, UNKNOWN_SERVICE, operator_attributes, resource_attributes,
 };
 
+pub(crate) use subject::{has_exited, start_of};
+
 use containers::Containers;
 use exits::Exits;
 use table::Table;

@@ -159,13 +159,13 @@ impl Subject {
 }
 
 /// Whether the process of a pidfd has exited.
-pub(super) fn has_exited(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn has_exited(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
     Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
 }
 
 /// Start time of the process that has this pid now, or `None` when there is none.
-pub(super) fn start_of(pid: i32) -> Option<u64> {
+pub(crate) fn start_of(pid: i32) -> Option<u64> {
     Some(Process::new(pid).ok()?.stat().ok()?.starttime)
 }
 

@@ -182,7 +182,7 @@ impl Node {
 
     /// Containers of a former agent, then those that were started while there was none.
     async fn find_running(&mut self, commands: &Commands) {
-        match self.state.remembered(process::start_of) {
+        match self.state.remembered(crate::discovery::start_of) {
             Ok(remembered) => {
                 for entry in remembered {
                     let id = entry.announcement.id.clone();

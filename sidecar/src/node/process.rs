@@ -1,14 +1,8 @@
 //! Processes that are known by their number and start time.
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use procfs::process::Process;
+use crate::discovery::{has_exited, start_of};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::{AsFd, OwnedFd};
-
-/// Start time of the process that has this number now, clock ticks since boot.
-pub(super) fn start_of(pid: i32) -> Option<u64> {
-    Some(Process::new(pid).ok()?.stat().ok()?.starttime)
-}
 
 /// A pidfd of the process that has this number and started at this time, unless it has ended.
 pub(super) fn pin(pid: i32, start: u64) -> Option<OwnedFd> {
@@ -16,9 +10,7 @@ pub(super) fn pin(pid: i32, start: u64) -> Option<OwnedFd> {
     let pidfd = pidfd_open(number, PidfdFlags::empty()).ok()?;
     // The pidfd is of whoever had the number before /proc was read; if that one still lives, it is of the same.
     let same = start_of(pid) == Some(start);
-    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    let lives = poll(&mut fds, PollTimeout::ZERO) == Ok(0);
-    (same && lives).then_some(pidfd)
+    (same && has_exited(pidfd.as_fd()).is_ok_and(|exited| !exited)).then_some(pidfd)
 }
 
 #[cfg(test)]

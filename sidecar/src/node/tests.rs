@@ -36,7 +36,7 @@ fn announcement(id: &str) -> Announcement {
 
 fn own() -> (i32, u64) {
     let pid = i32::try_from(std::process::id()).unwrap();
-    (pid, process::start_of(pid).unwrap())
+    (pid, crate::discovery::start_of(pid).unwrap())
 }
 
 /// An observer that attaches everything but "refused", and says which ids it was asked for.

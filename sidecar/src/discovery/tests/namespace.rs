@@ -140,7 +140,7 @@ fn a_child_that_moved_is_seeded_anew_or_withdrawn() {
     // As if both had been forked in the first container: the kernel scoped them with its slot.
     for pid in [other.pids[0], ours.root()] {
         discovery.untrack(pid);
-        let start = subject::start_of(pid).unwrap();
+        let start = start_of(pid).unwrap();
         discovery
             .table
             .insert(pid, table::Tracked { slot: from, start });

@@ -1,7 +1,7 @@
 //! The first process of a container that a runtime tells of.
 
 use super::super::{adopt, process::pin};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use crate::discovery::has_exited;
 use pilotfish_workload::{CgroupIdentity, Isolation, read_text};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
@@ -22,9 +22,7 @@ fn told(pid: i32, id: &str) -> Option<OwnedFd> {
     let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let is_it = named(pid).is_none_or(|named| named == id);
     // What was read is of the process of the pidfd if that one still lives.
-    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    let lives = poll(&mut fds, PollTimeout::ZERO) == Ok(0);
-    (is_it && lives).then_some(pidfd)
+    (is_it && has_exited(pidfd.as_fd()).is_ok_and(|exited| !exited)).then_some(pidfd)
 }
 
 /// The container that the path of its control group names, where it names one.
