@@ -27,7 +27,8 @@ fn build() -> Result<(), String> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("..");
     let rustc = variable("RUSTC")?;
-    check_rust_src(&rustc)?;
+    let sysroot = sysroot(&rustc)?;
+    check_rust_src(&sysroot)?;
     let linker = find_linker(&workspace)?;
 
     // target/<profile>/build/<package>/out: one directory for the object whatever the profile of user space.
@@ -48,6 +49,10 @@ fn build() -> Result<(), String> {
         .current_dir(&source)
         .args(["build", "--release", "--locked", "--target-dir"])
         .arg(&target)
+        .arg("--config")
+        .arg(without_local_paths(&workspace, &sysroot)?)
+        // The system call ABI of the machine that will run it, which need not be this one.
+        .env("AYA_BPF_TARGET_ARCH", variable("CARGO_CFG_TARGET_ARCH")?)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker)
         .env_remove("RUSTFLAGS")
@@ -72,13 +77,44 @@ fn variable(name: &str) -> Result<String, String> {
     env::var(name).map_err(|_| format!("{name} is not set: this build script must be run by cargo"))
 }
 
-/// `-Z build-std=core` compiles the standard library's source.
-fn check_rust_src(rustc: &str) -> Result<(), String> {
+/// Setting for cargo, added to those of `ebpf/.cargo/config.toml`: the object's BTF names source files, and they are
+/// called the same wherever it is built.
+fn without_local_paths(workspace: &Path, sysroot: &Path) -> Result<String, String> {
+    let workspace = workspace
+        .canonicalize()
+        .map_err(|error| format!("cannot resolve {}: {error}", workspace.display()))?;
+    let cargo_home = env::var_os("CARGO_HOME").map_or_else(
+        || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"),
+        PathBuf::from,
+    );
+    let flags: Vec<String> = [
+        (cargo_home.as_path(), "/cargo"),
+        (&sysroot.join("lib/rustlib/src/rust"), "/rust"),
+        (&workspace, "/pilotfish"),
+    ]
+    .iter()
+    .map(|(local, general)| {
+        format!(
+            "{:?}",
+            format!("--remap-path-prefix={}={general}", local.display())
+        )
+    })
+    .collect();
+    Ok(format!("build.rustflags=[{}]", flags.join(",")))
+}
+
+fn sysroot(rustc: &str) -> Result<PathBuf, String> {
     let output = Command::new(rustc)
         .args(["--print", "sysroot"])
         .output()
         .map_err(|error| format!("cannot run {rustc}: {error}"))?;
-    let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    Ok(PathBuf::from(
+        String::from_utf8_lossy(&output.stdout).trim(),
+    ))
+}
+
+/// `-Z build-std=core` compiles the standard library's source.
+fn check_rust_src(sysroot: &Path) -> Result<(), String> {
     if sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
         Ok(())
     } else {

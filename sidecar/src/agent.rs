@@ -5,15 +5,17 @@ use crate::{
     announced::{COMMAND_QUEUE, Command, Commands},
     cli::{Listen, OutputArgs, PipelineArgs},
     consume::{self, FileConsumer, PipelineConsumer, SharedRecording, SharedView},
+    fail_open,
     instrument::Probes,
-    observe::{LIFECYCLE_QUEUE, Observer, PodFile, Registry, Task},
+    observe::{LIFECYCLE_QUEUE, Observer, Pod, PodFiles, Registry, Task},
     pages::AgentPages,
     plan,
     source::{self, Channels, Consumer, Control, ControlSender, Mailbox, SourceStats},
     stream::{self, ContainerFrame},
+    view::AgentFacts,
 };
 use anyhow::{Context, Result};
-use pilotfish_export::{Containers, Export, admin::Admin};
+use pilotfish_export::{Containers, Export, admin::Admin, live};
 use pilotfish_pipeline::{Pipeline, Slot, SlotConfig};
 use std::{
     future::Future,
@@ -44,65 +46,115 @@ pub struct Handle {
 /// Runs until `until` completes. `ready` is called when everything found at the start is in scope; commands are
 /// answered from then on.
 pub async fn trace(
-    mut plan: Plan,
+    plan: Plan,
     ready: impl FnOnce(Handle),
     until: impl Future<Output = ()>,
 ) -> Result<()> {
-    // Everything that can be refused is refused before the kernel is touched.
-    let config = plan::pipeline_config(&plan.pipeline)?;
-    let policy = plan::policy(&plan, &config);
-    let pipeline = Pipeline::new(config)?;
-    let export_config = plan::export_config(&plan.output)?;
-    let pod = match &plan.pod_file {
-        Some(path) => Some(PodFile::open(path)?),
-        None => None,
-    };
-    let prometheus = export_config.prometheus;
-    let admin = match plan.listen {
-        Listen::On(address) => Some(Admin::bind(address).await?),
-        Listen::Off => None,
-    };
-    let containers = Containers::new();
-    let (export, sink) = Export::start(export_config, containers.clone())?;
-    let view = SharedView::default();
-    let consumer = PipelineConsumer::new(pipeline, sink, Arc::clone(&view));
-    let (control, mailbox) = source::control();
-    let registry = ExportRegistry {
-        containers: containers.clone(),
-        reader: control.clone(),
-    };
-    let task = Task {
-        target: plan.target.clone(),
-        options: plan::discovery_options(&plan),
-        policy,
-        pod,
-        ledger: plan.ledger.take(),
-    };
-    let kernel = Kernel::start(&plan, task, || Ok(consumer), registry, (control, mailbox))?;
+    let (agent, handle) = Agent::start(plan).await?;
+    ready(handle);
+    agent.run(until).await
+}
 
-    let running = Arc::new(AtomicBool::new(true));
-    if let Some(admin) = admin {
-        let pages = AgentPages {
-            probes: Arc::clone(&kernel.probes),
-            observed: kernel.observer.observed(),
-            containers,
-            export: export.stats(),
-            source: Arc::clone(&kernel.stats),
-            pipeline: view,
-            running: Arc::clone(&running),
-            prometheus,
-            front_end: plan.front_end.take(),
+/// An agent that observes what it found at its start.
+pub struct Agent {
+    kernel: Kernel<ExportRegistry>,
+    queue: channel::Receiver<Command>,
+    export: Export,
+    running: Arc<AtomicBool>,
+}
+
+impl Agent {
+    /// Starts it. Everything that can be refused is refused before the kernel is touched.
+    pub async fn start(mut plan: Plan) -> Result<(Self, Handle)> {
+        let config = plan::pipeline_config(&plan.pipeline)?;
+        let policy = plan::policy(&plan, &config);
+        let pipeline = Pipeline::new(config)?;
+        let export_config = plan::export_config(&plan.output, plan.view.is_some())?;
+        let pod = PodFiles::open(plan.pod.annotations.as_deref(), plan.pod.labels.as_deref())?;
+        let prometheus = export_config.prometheus;
+        let admin = bind(&plan).await?;
+        let containers = Containers::new();
+        let (mut export, sink) = Export::start(export_config, containers.clone())?;
+        let view = SharedView::default();
+        let consumer = PipelineConsumer::new(pipeline, sink, Arc::clone(&view));
+        let (control, mailbox) = source::control();
+        let registry = ExportRegistry {
+            containers: containers.clone(),
+            reader: control.clone(),
         };
-        tracing::info!(address = %admin.address(), "serving /metrics, /healthz, /readyz, /status");
-        tokio::spawn(admin.serve(Arc::new(pages)));
+        let task = Task {
+            target: plan.target.clone(),
+            options: plan::discovery_options(&plan),
+            policy,
+            pod,
+            ledger: plan.ledger.take(),
+        };
+        let started = Kernel::start(&plan, task, || Ok(consumer), registry, (control, mailbox));
+        let kernel = match started {
+            Ok(kernel) => kernel,
+            Err(error) => {
+                // There is nothing to send.
+                export.shutdown(Duration::ZERO).await;
+                return Err(error);
+            }
+        };
+
+        let running = Arc::new(AtomicBool::new(true));
+        if let Some(admin) = admin {
+            let pages = AgentPages {
+                probes: Arc::clone(&kernel.probes),
+                observed: kernel.observer.observed(),
+                containers,
+                export: export.stats(),
+                source: Arc::clone(&kernel.stats),
+                pipeline: view,
+                running: Arc::clone(&running),
+                prometheus,
+                fail_open: plan.fail_open,
+                front_end: plan.front_end.take(),
+            };
+            tracing::info!(address = %admin.address(), "serving /metrics, /healthz, /readyz, /status");
+            tokio::spawn(admin.serve(Arc::new(pages)));
+        }
+        if let Some(messages) = plan.view {
+            let facts = AgentFacts {
+                probes: Arc::clone(&kernel.probes),
+                observed: kernel.observer.observed(),
+                export: export.stats(),
+                source: Arc::clone(&kernel.stats),
+            };
+            export.begin_view(live::Source {
+                facts: Box::new(move || facts.read()),
+                messages,
+            })?;
+        }
+        let (commands, queue) = channel::channel(COMMAND_QUEUE);
+        let agent = Self {
+            kernel,
+            queue,
+            export,
+            running,
+        };
+        Ok((agent, Handle { commands }))
     }
-    let (commands, queue) = channel::channel(COMMAND_QUEUE);
-    ready(Handle { commands });
-    let followed = kernel.run(queue, until).await;
-    running.store(false, Ordering::Release);
-    // What was observed before a failure is sent all the same.
-    export.shutdown(FLUSH).await;
-    followed
+
+    /// Runs until `until` completes.
+    pub async fn run(self, until: impl Future<Output = ()>) -> Result<()> {
+        let followed = self.kernel.run(self.queue, until).await;
+        self.running.store(false, Ordering::Release);
+        // What was observed before a failure is sent all the same.
+        self.export.shutdown(FLUSH).await;
+        followed
+    }
+}
+
+/// The pages' server. An agent that fails open does without it where the port is taken.
+async fn bind(plan: &Plan) -> Result<Option<Admin>> {
+    match plan.listen {
+        listen if plan.fail_open => Ok(fail_open::bind_if_free(listen).await),
+        Listen::On(address) => Ok(Some(Admin::bind(address).await?)),
+        Listen::Off => Ok(None),
+    }
 }
 
 /// Writes records to a file until `until` completes or writing fails. Without something to record from no file is made.
@@ -114,7 +166,7 @@ pub async fn record(plan: Plan, file: &Path, until: impl Future<Output = ()>) ->
         target: plan.target.clone(),
         options: plan::discovery_options(&plan),
         policy: plan::policy(&plan, &config),
-        pod: None,
+        pod: (PodFiles::default(), Pod::default()),
         ledger: None,
     };
     let registry = FileRegistry {
@@ -151,7 +203,7 @@ pub async fn replay(file: &Path, pipeline: &PipelineArgs, output: &OutputArgs) -
     let mut reader = stream::Reader::open(file)?;
     let pipeline = Pipeline::new(plan::pipeline_config(pipeline)?)?;
     let containers = Containers::new();
-    let (export, sink) = Export::start(plan::export_config(output)?, containers.clone())?;
+    let (export, sink) = Export::start(plan::export_config(output, false)?, containers.clone())?;
     // A replay feeds the pipeline itself.
     let (reader_to_be, _) = source::control();
     let registry = ExportRegistry {

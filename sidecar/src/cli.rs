@@ -1,5 +1,10 @@
 //! The command line: one definition for flags, environment and help.
 
+use crate::{
+    health::HealthArgs,
+    inject::InjectArgs,
+    manual::{CompletionsArgs, ManArgs},
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pilotfish_abi::{DEFAULT_CAPTURE, MAX_CAPTURE};
 use pilotfish_pipeline::SlotConfig;
@@ -42,10 +47,18 @@ pub enum Command {
     Run(RunArgs),
     /// Say what this host and these privileges allow, and what is missing. Exit code 0 only if tracing can work.
     Check(CheckArgs),
+    /// Add the sidecar to Kubernetes manifests, or take it out again.
+    Inject(InjectArgs),
+    /// Ask a running agent how it is. Exit code 0 only if it is well.
+    Health(HealthArgs),
     /// Save ring-buffer records to a file instead of making spans.
     Record(RecordArgs),
     /// Run the pipeline over a recorded file.
     Replay(ReplayArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+    /// Write man pages.
+    Man(ManArgs),
 }
 
 /// Arguments of `pilotfish sidecar`.
@@ -64,6 +77,23 @@ pub struct SidecarArgs {
     /// again when it changes.
     #[arg(long, value_name = "PATH", env = "PILOTFISH_ANNOTATIONS_FILE")]
     pub annotations_file: Option<PathBuf>,
+    /// The same with its labels (`metadata.labels`), of which those that Kubernetes recommends and those of its
+    /// controllers name the service.
+    #[arg(long, value_name = "PATH", env = "PILOTFISH_LABELS_FILE")]
+    pub labels_file: Option<PathBuf>,
+    /// Name of our pod, from the Downward API (`metadata.name`).
+    #[arg(long, value_name = "NAME", env = "PILOTFISH_POD_NAME")]
+    pub pod_name: Option<String>,
+    /// Namespace of our pod (`metadata.namespace`).
+    #[arg(long, value_name = "NAME", env = "PILOTFISH_POD_NAMESPACE")]
+    pub pod_namespace: Option<String>,
+    /// Unique id of our pod (`metadata.uid`).
+    #[arg(long, value_name = "UID", env = "PILOTFISH_POD_UID")]
+    pub pod_uid: Option<String>,
+    /// When tracing cannot start, say why and go on without it: the pages are served, /readyz answers 200 and names the
+    /// reason. Otherwise a pod whose start waits for this container would never start.
+    #[arg(long, env = "PILOTFISH_FAIL_OPEN")]
+    pub fail_open: bool,
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help text is on the fields")]
     pub agent: AgentArgs,
@@ -294,7 +324,8 @@ pub struct PipelineArgs {
 /// Where results go. OTLP is configured by the standard `OTEL_EXPORTER_OTLP_*` variables.
 #[derive(Clone, Debug, Default, Args)]
 pub struct OutputArgs {
-    /// Print spans on standard output. Default: text if nothing else is configured.
+    /// Show spans on standard output. Default: `live` for `sidecar` and `node` on a terminal, else `text` if nothing else
+    /// is configured.
     #[arg(long, value_enum, value_name = "FORMAT", env = "PILOTFISH_PRINT")]
     pub print: Option<Print>,
     /// Append spans to this file as JSON lines.
@@ -311,6 +342,8 @@ pub struct OutputArgs {
 /// `--print`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Print {
+    /// A view of the terminal: routes and the newest traces. Lines as of `text` where there is no terminal.
+    Live,
     /// One readable line per span.
     Text,
     /// One JSON object per span.
@@ -328,7 +361,7 @@ pub enum Listen {
     On(SocketAddr),
 }
 
-fn parse_listen(text: &str) -> Result<Listen, String> {
+pub(crate) fn parse_listen(text: &str) -> Result<Listen, String> {
     if text == "off" {
         return Ok(Listen::Off);
     }

@@ -3,27 +3,36 @@
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use pilotfish::{
-    agent::{self, Handle, Plan},
-    check::Report,
+    agent::{self, Agent, Handle, Plan},
+    check::{Report, privileges},
     cli::{Command, NodeArgs, RecordArgs, RunArgs, SidecarArgs},
     configuration::{self, ParseError},
-    discovery::Target,
+    discovery::{OwnPod, Target},
+    fail_open, health, inject,
     launch::{self, Waiting},
+    log, manual,
     node::{Address, Node},
+    plan::PodPlan,
 };
-use std::{
-    io::{IsTerminal, Write},
-    path::Path,
-    process::ExitCode,
-    time::Duration,
-};
+use pilotfish_export::live::Messages;
+use std::{io::Write, path::Path, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+
+/// With musl's own allocator a request costs twice the processor time, more than the budget
+/// (`cargo xtask bench --part agent-cost`).
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit code of every failure that has no code of its own.
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
+    if let Err(error) = privileges::raise() {
+        eprintln!(
+            "pilotfish: cannot make the binary's capabilities effective ({error}); `pilotfish check` says what is missing"
+        );
+    }
     forget_empty_variables();
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match configuration::parse(&arguments, Path::new(configuration::DEFAULT_FILE)) {
@@ -34,15 +43,9 @@ fn main() -> ExitCode {
             return ExitCode::from(FAILURE);
         }
     };
-    let filter =
-        EnvFilter::try_from_env("PILOTFISH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-    match execute(cli.command) {
+    let messages = Messages::default();
+    log::start(messages.clone());
+    match execute(cli.command, messages) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("pilotfish: {}", told(&error));
@@ -78,31 +81,39 @@ fn forget_empty_variables() {
     }
 }
 
-fn execute(command: Command) -> Result<u8> {
-    if let Command::Check(args) = &command {
-        return check(args.json);
+fn execute(command: Command, messages: Messages) -> Result<u8> {
+    match command {
+        Command::Sidecar(args) => complete(sidecar(args, messages)),
+        Command::Node(args) => {
+            let mut held = None;
+            let result = complete(node(args, messages, &mut held));
+            // Only now may another agent take our place: the pages' port is free.
+            drop(held);
+            result
+        }
+        Command::Run(args) => complete(run(args)),
+        Command::Record(args) => complete(record(args)),
+        Command::Replay(args) => complete(async {
+            agent::replay(&args.file, &args.pipeline, &args.output).await?;
+            Ok(0)
+        }),
+        Command::Check(args) => check(args.json),
+        Command::Inject(args) => inject::run(&args),
+        Command::Health(args) => health::run(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     }
+}
+
+/// Runs an agent to its end.
+fn complete(agent: impl Future<Output = Result<u8>>) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let mut held = None;
-    let result = runtime.block_on(async {
-        match command {
-            Command::Sidecar(args) => sidecar(args).await,
-            Command::Node(args) => node(args, &mut held).await,
-            Command::Run(args) => run(args).await,
-            Command::Record(args) => record(args).await,
-            Command::Replay(args) => agent::replay(&args.file, &args.pipeline, &args.output)
-                .await
-                .map(|()| 0),
-            Command::Check(_) => Ok(0),
-        }
-    });
+    let result = runtime.block_on(agent);
     // A printer stuck in a write must not keep the process alive.
     runtime.shutdown_background();
-    // Only now may another agent take our place: the pages' port is free.
-    drop(held);
     result
 }
 
@@ -123,22 +134,41 @@ fn check(json: bool) -> Result<u8> {
     Ok(if report.works { 0 } else { FAILURE })
 }
 
-async fn sidecar(args: SidecarArgs) -> Result<u8> {
+async fn sidecar(args: SidecarArgs, messages: Messages) -> Result<u8> {
     let end = termination()?;
     let listen = args.listen();
+    let pod = PodPlan {
+        own: OwnPod {
+            name: args.pod_name,
+            namespace: args.pod_namespace,
+            uid: args.pod_uid,
+        },
+        annotations: args.annotations_file,
+        labels: args.labels_file,
+    };
     let plan = Plan {
         pipeline: args.agent.pipeline,
         annotations: args.agent.annotations,
-        pod_file: args.annotations_file,
+        pod,
         output: args.agent.output,
+        view: Some(messages),
         listen,
+        fail_open: args.fail_open,
         ..Plan::new(target(args.pids), args.agent.kernel)
     };
-    agent::trace(plan, |_| tracing::info!("ready"), end).await?;
+    match Agent::start(plan).await {
+        // Nobody announces containers to a sidecar.
+        Ok((agent, _)) => {
+            tracing::info!("ready");
+            agent.run(end).await?;
+        }
+        Err(error) if args.fail_open => fail_open::stay(told(&error), listen, end).await,
+        Err(error) => return Err(error),
+    }
     Ok(0)
 }
 
-async fn node(args: NodeArgs, held: &mut Option<Address>) -> Result<u8> {
+async fn node(args: NodeArgs, messages: Messages, held: &mut Option<Address>) -> Result<u8> {
     let end = termination()?;
     let node = Node::prepare(&args).await?;
     let plan = Plan {
@@ -146,6 +176,7 @@ async fn node(args: NodeArgs, held: &mut Option<Address>) -> Result<u8> {
         annotations: args.agent.annotations,
         ledger: Some(Box::new(node.ledger())),
         output: args.agent.output,
+        view: Some(messages),
         listen: args.listen,
         front_end: Some(node.front_end()),
         ..Plan::new(Target::Announced, args.agent.kernel)

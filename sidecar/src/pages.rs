@@ -48,6 +48,8 @@ pub struct AgentPages {
     pub running: Arc<AtomicBool>,
     /// Whether `/metrics` shows the containers' metrics (`OTEL_METRICS_EXPORTER`), or only the agent's own.
     pub prometheus: bool,
+    /// Whether nobody is kept waiting for processes that cannot be observed.
+    pub fail_open: bool,
     /// Whoever announces containers.
     pub front_end: Option<Arc<dyn FrontEnd>>,
 }
@@ -64,7 +66,7 @@ impl Pages for AgentPages {
 
     /// The pages are served once everything found at the start is in scope; what could not be put there is named.
     fn ready(&self) -> Readiness {
-        let mut reasons = Vec::new();
+        let (mut reasons, mut notes) = (Vec::new(), Vec::new());
         if !self.running.load(Ordering::Acquire) {
             reasons.push("the agent is ending".to_owned());
         }
@@ -72,9 +74,14 @@ impl Pages for AgentPages {
         let discovery = &lock(&self.observed).discovery;
         if let Some(advice) = discovery.advice() {
             let count = discovery.unreadable().count();
-            reasons.push(format!("{count} processes are not observed: {advice}"));
+            let weighty = if self.fail_open {
+                &mut notes
+            } else {
+                &mut reasons
+            };
+            weighty.push(format!("{count} processes are not observed: {advice}"));
         }
-        Readiness { reasons }
+        Readiness { reasons, notes }
     }
 
     fn status(&self) -> Value {
@@ -85,6 +92,7 @@ impl Pages for AgentPages {
             .clone();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
+            "observing": true,
             "ready": self.ready(),
             "containers": self.container_status(),
             "discovery": self.discovery_status(),
@@ -130,7 +138,7 @@ impl AgentPages {
         let discovery = &observed.discovery;
         json!({
             "commands": observed.counters.iter().map(|(name, _, value)| (name, value)).collect::<BTreeMap<_, _>>(),
-            "annotations_file_warnings": observed.pod_warnings(),
+            "pod_files_warnings": observed.pod_warnings(),
             "processes": discovery.process_count(),
             "unreadable_processes": discovery.unreadable().collect::<Vec<_>>(),
             "advice": discovery.advice(),
@@ -168,10 +176,11 @@ impl AgentPages {
 
     fn rows(&self) -> Vec<Row> {
         let mut rows = vec![
+            observing(true),
             Row::gauge(
                 "ready",
                 "1 while everything found is observed.",
-                f64::from(u8::from(self.ready().reasons.is_empty())),
+                f64::from(u8::from(self.ready() == Readiness::default())),
             ),
             Row::counter(
                 "records_delivered",
@@ -274,6 +283,15 @@ impl AgentPages {
     }
 }
 
+/// Whether this agent traces at all.
+pub(crate) fn observing(yes: bool) -> Row {
+    Row::gauge(
+        "observing",
+        "0 if tracing could not start and the agent stays all the same (--fail-open).",
+        f64::from(u8::from(yes)),
+    )
+}
+
 /// What was decided about a container.
 fn settings(decision: &Decision) -> Value {
     let slot = &decision.slot;
@@ -310,7 +328,7 @@ fn named(counters: &SlotCounters) -> BTreeMap<&'static str, u64> {
 }
 
 /// The agent's own cost.
-fn own_process_rows() -> Vec<Row> {
+pub(crate) fn own_process_rows() -> Vec<Row> {
     let Ok(stat) = procfs::process::Process::myself().and_then(|process| process.stat()) else {
         return Vec::new();
     };

@@ -3,13 +3,16 @@
 use crate::{
     announced::Ledger,
     cli::{AnnotationArgs, KernelArgs, Listen, OutputArgs, PipelineArgs, Print, Switch},
-    discovery::{Naming, Options, OwnContainer, Target, is_pure_v2, operator_attributes},
+    discovery::{Naming, Options, OwnContainer, OwnPod, Target, is_pure_v2, operator_attributes},
     instrument::LoadOptions,
     pages::FrontEnd,
     policy::Policy,
 };
 use anyhow::{Context, Result};
-use pilotfish_export::{ExportConfig, Flags, PrintFormat};
+use pilotfish_export::{
+    ExportConfig, Flags, PrintFormat,
+    live::{self, Messages},
+};
 use pilotfish_pipeline::{Config, Sampler, SlotConfig};
 use rand::{TryRng, rngs::SysRng};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -30,16 +33,32 @@ pub struct Plan {
     pub pipeline: PipelineArgs,
     /// What annotations may ask for.
     pub annotations: AnnotationArgs,
-    /// Where the Downward API writes our pod's annotations.
-    pub pod_file: Option<PathBuf>,
+    /// The pod whose sidecar this is.
+    pub pod: PodPlan,
     /// Who remembers announced containers.
     pub ledger: Option<Box<dyn Ledger>>,
     /// Exporters.
     pub output: OutputArgs,
+    /// Takes the log while there is a live view; without it there is none, because the terminal is somebody else's.
+    pub view: Option<Messages>,
     /// Pages.
     pub listen: Listen,
+    /// Whether nobody is kept waiting: to do without the pages where their port is taken, and to be ready though there are
+    /// processes that cannot be observed.
+    pub fail_open: bool,
     /// Who announces containers, for the pages.
     pub front_end: Option<Arc<dyn FrontEnd>>,
+}
+
+/// What the Downward API tells of the pod that we are in.
+#[derive(Clone, Debug, Default)]
+pub struct PodPlan {
+    /// Its names.
+    pub own: OwnPod,
+    /// Where its annotations are written.
+    pub annotations: Option<PathBuf>,
+    /// Where its labels are written.
+    pub labels: Option<PathBuf>,
 }
 
 impl Plan {
@@ -51,10 +70,12 @@ impl Plan {
             kernel,
             pipeline: PipelineArgs::default(),
             annotations: AnnotationArgs::default(),
-            pod_file: None,
+            pod: PodPlan::default(),
             ledger: None,
             output: OutputArgs::default(),
+            view: None,
             listen: Listen::Off,
+            fail_open: false,
             front_end: None,
         }
     }
@@ -93,6 +114,7 @@ pub(crate) fn discovery_options(plan: &Plan) -> Options {
     Options {
         launching: plan.launching.clone(),
         naming: naming(&plan.pipeline, variable("NODE_NAME"), attributes),
+        pod: plan.pod.own.clone(),
         grace: match plan.target {
             Target::Announced => ANNOUNCED_GRACE,
             _ => defaults.grace,
@@ -111,10 +133,11 @@ fn naming(
     let host_name = attributes.remove("host.name");
     Naming {
         service_name: args.service_name.clone().or(service_name),
-        host_name: node_name.or(host_name).or_else(|| {
+        host_name: node_name.clone().or(host_name).or_else(|| {
             let name = nix::unistd::gethostname().ok()?;
             name.into_string().ok()
         }),
+        node_name,
         attributes,
     }
 }
@@ -160,11 +183,24 @@ fn given(list: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Settings of the exporters: flags and the standard variables.
-pub(crate) fn export_config(args: &OutputArgs) -> Result<ExportConfig> {
+/// Settings of the exporters: flags and the standard variables. `view` says whether the terminal is ours to show the
+/// live view on.
+pub(crate) fn export_config(args: &OutputArgs, view: bool) -> Result<ExportConfig> {
+    anyhow::ensure!(
+        view || args.print != Some(Print::Live),
+        "--print live is for `pilotfish sidecar` and `pilotfish node`; use --print text"
+    );
+    let unsuited = if view { live::unsuited() } else { None };
+    let suited = view && unsuited.is_none();
     let print = match args.print {
         Some(Print::Text) => Some(PrintFormat::Text),
         Some(Print::Json) => Some(PrintFormat::Json),
+        Some(Print::Live) => {
+            if let Some(reason) = unsuited {
+                tracing::warn!(reason, "no live view; spans are printed as text");
+            }
+            (!suited).then_some(PrintFormat::Text)
+        }
         Some(Print::None) | None => None,
     };
     let flags = Flags {
@@ -172,10 +208,16 @@ pub(crate) fn export_config(args: &OutputArgs) -> Result<ExportConfig> {
         protocol: args.otlp_protocol.clone(),
         print,
         print_file: args.print_file.clone(),
+        view: suited && args.print.is_none(),
     };
     let mut config = ExportConfig::from_env(&flags)?;
-    if args.print == Some(Print::None) {
-        config.print = None;
+    match args.print {
+        Some(Print::None) => config.print = None,
+        Some(Print::Live) if suited => {
+            config.print = None;
+            config.live = true;
+        }
+        _ => {}
     }
     Ok(config)
 }
@@ -190,6 +232,7 @@ mod tests {
         let plain = naming(&PipelineArgs::default(), None, attributes());
         assert_eq!(plain.service_name.as_deref(), Some("shop"));
         assert_eq!(plain.host_name.as_deref(), Some("h"));
+        assert_eq!(plain.node_name, None);
         assert_eq!(plain.attributes, operator_attributes("team=fish").unwrap());
 
         let args = PipelineArgs {
@@ -199,5 +242,6 @@ mod tests {
         let named = naming(&args, Some("node-1".to_owned()), attributes());
         assert_eq!(named.service_name.as_deref(), Some("web"));
         assert_eq!(named.host_name.as_deref(), Some("node-1"));
+        assert_eq!(named.node_name.as_deref(), Some("node-1"));
     }
 }

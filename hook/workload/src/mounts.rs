@@ -23,6 +23,10 @@ pub struct MountIdentity {
 /// Where runtimes mount the files that they make for each container.
 const RUNTIME_FILES: &[&str] = &["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
+/// Where a container's termination log is unless its pod says otherwise (`terminationMessagePath`). What is mounted there
+/// is the kubelet's before anything else: volumes, which are mounted earlier, may contain a path of the same form.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
 /// One line of mountinfo, as far as it matters (`proc_pid_mountinfo(5)`).
 struct Mount<'a> {
     /// The directory or file of its file system that is mounted: for a bind mount, the source's path.
@@ -36,6 +40,8 @@ struct Mount<'a> {
 struct Evidence {
     own_id: Option<String>,
     shared_id: Option<String>,
+    /// The container's name is that of its termination log's usual place.
+    named_for_sure: bool,
     found: MountIdentity,
 }
 
@@ -52,6 +58,7 @@ impl MountIdentity {
             own_id,
             shared_id,
             mut found,
+            ..
         } = evidence;
         // In a pod, `hostname` and `resolv.conf` are the sandbox's: its id must not pass for the container's.
         let in_pod = found.pod_uid.is_some();
@@ -88,8 +95,10 @@ impl<'a> Mount<'a> {
 impl Evidence {
     /// `.../pods/UID/containers/NAME/HASH` (the termination log) and `.../pods/UID/etc-hosts`.
     fn kubelet(&mut self, mount: &Mount<'_>) {
+        let for_sure = mount.point == TERMINATION_LOG;
+        let is_news = self.found.container_name.is_none() || for_sure && !self.named_for_sure;
         if let Some(["pods", uid, "containers", name, hash]) = mount.tail()
-            && self.found.container_name.is_none()
+            && is_news
             && is_container_name(name)
             && is_hex(hash)
             && let Some(uid) = pod_uid(uid)
@@ -97,6 +106,7 @@ impl Evidence {
             // The termination log is the container's own, so it overrules the pod's shared files.
             self.found.pod_uid = Some(uid);
             self.found.container_name = Some(name.to_owned());
+            self.named_for_sure = for_sure;
         }
         if let Some(["pods", uid, "etc-hosts"]) = mount.tail()
             && mount.point == "/etc/hosts"

@@ -269,6 +269,55 @@ fn mounts_added_later_do_not_overrule_the_runtimes() {
 }
 
 #[test]
+fn every_kubelets_root_directory_is_known_by_its_end() {
+    for root in [
+        "/var/lib/kubelet",
+        "/var/lib/rancher/k3s/agent/kubelet",
+        "/var/snap/microk8s/common/var/lib/kubelet",
+        "/var/lib/k0s/kubelet",
+        "",
+    ] {
+        let mounts = containerd_pod().replace("/var/lib/kubelet", root);
+        let found = MountIdentity::parse(&mounts);
+        assert_eq!(
+            (found.container_name, found.pod_uid),
+            (Some("web".to_owned()), Some(UID.to_owned())),
+            "{root}"
+        );
+    }
+}
+
+/// `volumes`, a mounted subPath and a projected token, in the order of containerd: by the depth of their places.
+#[test]
+fn volumes_name_no_container() {
+    let pod = format!("/var/lib/kubelet/pods/{UID}");
+    let volumes = [
+        bind(
+            &format!("{pod}/volumes/kubernetes.io~empty-dir/data"),
+            "/data",
+        ),
+        bind(&format!("{pod}/volume-subpaths/config/other/0"), "/etc/app"),
+        bind(
+            &format!(
+                "{pod}/volumes/kubernetes.io~empty-dir/data/pods/{UID}/containers/forged/1f2e3d4c"
+            ),
+            "/mnt",
+        ),
+        bind(
+            &format!("{pod}/volumes/kubernetes.io~projected/kube-api-access-x2x9z"),
+            "/run/secrets/kubernetes.io/serviceaccount",
+        ),
+    ];
+    let of_volumes = MountIdentity::parse(&[&volumes[..2], &volumes[3..]].concat().concat());
+    assert_eq!(of_volumes, MountIdentity::default());
+    let found = MountIdentity::parse(&(volumes.concat() + &containerd_pod()));
+    assert_eq!(
+        (found.container_name, found.pod_uid),
+        (Some("web".to_owned()), Some(UID.to_owned()))
+    );
+}
+
+#[test]
 fn every_prefix_is_survived() {
     for text in [
         docker(),

@@ -48,6 +48,9 @@ pub enum AdminError {
 pub struct Readiness {
     /// What is missing, one sentence each; empty means ready.
     pub reasons: Vec<String>,
+    /// What should be known though nobody has to wait for it, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// What the pages show. Called on the runtime's thread, so it must not block.
@@ -143,7 +146,7 @@ fn answer<B>(request: &Request<B>, pages: &impl Pages) -> Response<Full<Bytes>> 
         }
         "/healthz" => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
         "/readyz" => {
-            let Readiness { reasons } = pages.ready();
+            let Readiness { reasons, notes } = pages.ready();
             let ready = reasons.is_empty();
             let status = if ready {
                 StatusCode::OK
@@ -152,7 +155,7 @@ fn answer<B>(request: &Request<B>, pages: &impl Pages) -> Response<Full<Bytes>> 
             };
             json(
                 status,
-                &serde_json::json!({"ready": ready, "reasons": reasons}),
+                &serde_json::json!({"ready": ready, "reasons": reasons, "notes": notes}),
             )
         }
         "/status" => json(StatusCode::OK, &pages.status()),

@@ -55,6 +55,8 @@ pub struct Flags {
     pub print: Option<PrintFormat>,
     /// `--print-file`.
     pub print_file: Option<PathBuf>,
+    /// Standard output is a terminal for the live view, and nothing else was asked of it on the command line.
+    pub view: bool,
 }
 
 /// A checked configuration of all exporters.
@@ -62,6 +64,8 @@ pub struct Flags {
 pub struct ExportConfig {
     /// Spans on standard output.
     pub print: Option<PrintFormat>,
+    /// Spans in a live view of the terminal.
+    pub live: bool,
     /// Spans as JSON lines appended to a file.
     pub print_file: Option<PathBuf>,
     /// Spans by OTLP.
@@ -155,13 +159,13 @@ impl ExportConfig {
         };
         let otlp_traces = chosen(&traces, "otlp", configured("TRACES"));
         let otlp_metrics = chosen(&metrics, "otlp", configured("METRICS"));
-        let console = chosen(
-            &traces,
-            "console",
-            !otlp_traces && flags.print_file.is_none(),
-        );
+        let otherwise = chosen(&traces, "console", false) || chosen(&traces, "none", false);
+        let live = flags.view && !otherwise;
+        let by_default = !live && !otlp_traces && flags.print_file.is_none();
+        let console = chosen(&traces, "console", by_default);
         Ok(Self {
             print: flags.print.or(console.then_some(PrintFormat::Text)),
+            live,
             print_file: flags.print_file.clone(),
             traces: otlp_traces
                 .then(|| OtlpConfig::read("TRACES", flags, get))
@@ -305,6 +309,24 @@ mod tests {
         let flagged = config(&flags, &[]).unwrap();
         assert!(flagged.traces.is_some() && flagged.metrics.is_some());
         assert_eq!(flagged.print, Some(PrintFormat::Json));
+    }
+
+    #[test]
+    fn a_terminal_shows_the_view_unless_the_environment_chose() {
+        let flags = Flags {
+            view: true,
+            ..Flags::default()
+        };
+        for (exporter, live, print) in [
+            ("", true, None),
+            ("otlp", true, None),
+            ("console", false, Some(PrintFormat::Text)),
+            ("none", false, None),
+        ] {
+            let config = config(&flags, &[("OTEL_TRACES_EXPORTER", exporter)]).unwrap();
+            assert_eq!((config.live, config.print), (live, print), "{exporter}");
+        }
+        assert!(!config(&Flags::default(), &[]).unwrap().live);
     }
 
     #[test]

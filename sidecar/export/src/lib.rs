@@ -10,6 +10,7 @@ pub mod admin;
 mod complaint;
 pub mod config;
 pub mod identity;
+pub mod live;
 pub mod metrics;
 mod otlp;
 mod print;
@@ -18,6 +19,7 @@ mod queue;
 #[cfg(test)]
 mod sample;
 mod stats;
+mod visible;
 
 pub use config::{ConfigError, ExportConfig, Flags};
 pub use identity::{Container, Containers, Resource};
@@ -65,6 +67,8 @@ pub struct Export {
     queues: Vec<Arc<Queue>>,
     tasks: Vec<JoinHandle<()>>,
     printers: Vec<oneshot::Receiver<()>>,
+    /// Spans for a live view that has not begun.
+    unseen: Option<Arc<Queue>>,
     closing: watch::Sender<bool>,
     stats: Stats,
 }
@@ -85,11 +89,16 @@ impl Export {
             queues: Vec::new(),
             tasks: Vec::new(),
             printers: Vec::new(),
+            unseen: None,
             closing,
             stats,
         };
         if let Some(format) = config.print {
             export.print("print", format, Box::new(std::io::stdout()))?;
+        }
+        if config.live {
+            let queue = Queue::new(live::QUEUE, live::BATCH, live::BATCH);
+            export.unseen = Some(export.queue("live", queue));
         }
         if let Some(path) = config.print_file {
             let file = print::open_file(&path)
@@ -154,8 +163,17 @@ impl Export {
         for printer in self.printers {
             let _ = tokio::time::timeout_at(deadline, printer).await;
         }
+        live::set_modes_back();
         for queue in &self.queues {
             queue.abandon();
+        }
+    }
+
+    /// Begins the live view, if it is configured: from here on the terminal is its own, until the shutdown.
+    pub fn begin_view(&mut self, source: live::Source) -> Result<(), ExportError> {
+        match self.unseen.take() {
+            Some(queue) => self.thread("live", live::run(queue, source)),
+            None => Ok(()),
         }
     }
 
@@ -166,7 +184,6 @@ impl Export {
         queue
     }
 
-    /// A printer has its own thread, and on it a runtime for nothing but the queue's timer.
     fn print(
         &mut self,
         exporter: &'static str,
@@ -174,13 +191,22 @@ impl Export {
         output: Output,
     ) -> Result<(), ExportError> {
         let queue = self.queue(exporter, Queue::new(print::QUEUE, 1, print::BATCH));
+        self.thread(exporter, print::run(queue, format, output))
+    }
+
+    /// A printer has its own thread, and on it a runtime for the queue's timer and what it hears of the terminal.
+    fn thread(
+        &mut self,
+        exporter: &'static str,
+        printer: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ExportError> {
         let (ended, end) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
+            .enable_all()
             .build()
             .map_err(ExportError::Thread)?;
         let work = move || {
-            runtime.block_on(print::run(queue, format, output));
+            runtime.block_on(printer);
             // Nobody listens after a shutdown that ran out of time.
             let _ = ended.send(());
         };

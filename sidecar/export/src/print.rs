@@ -6,6 +6,7 @@
 use crate::complaint::Complaint;
 use crate::identity::{Resource, Typed};
 use crate::queue::{InFlight, Observed, Queue};
+use crate::visible::visible;
 use pilotfish_pipeline::{Attribute, Kind, Span, Status, Value};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::fmt::Write as _;
@@ -99,11 +100,7 @@ fn text(Observed { container, span }: &Observed) -> String {
         Kind::Server => "<-",
         Kind::Client => "->",
     };
-    let code = span
-        .attributes
-        .iter()
-        .find(|attribute| attribute.key.ends_with(".status_code"));
-    let code = code.map_or_else(|| "-".to_owned(), |attribute| plain(&attribute.value));
+    let code = status_code(span);
     let error = if span.status == Status::Error {
         " error"
     } else {
@@ -114,13 +111,22 @@ fn text(Observed { container, span }: &Observed) -> String {
         "{} {:<20} {arrow} {:<WHAT$} {code:>4} {:>10}  trace {trace}{error}",
         clock(span.start_unix_nano),
         visible(who.unwrap_or("-")),
-        what(span),
+        column(span),
         duration(span.end_unix_nano.saturating_sub(span.start_unix_nano)),
     )
 }
 
-/// What was asked; of a client also where, which its name does not tell. The URL is cut at the column's end.
-fn what(span: &Span) -> String {
+/// The status that the protocol names, or a dash.
+pub(crate) fn status_code(span: &Span) -> String {
+    let code = span
+        .attributes
+        .iter()
+        .find(|attribute| attribute.key.ends_with(".status_code"));
+    code.map_or_else(|| "-".to_owned(), |attribute| plain(&attribute.value))
+}
+
+/// What was asked; of a client also where, which its name does not tell.
+pub(crate) fn what(span: &Span) -> String {
     let name = visible(&span.name);
     let place = match span.kind {
         Kind::Server => return name,
@@ -129,7 +135,15 @@ fn what(span: &Span) -> String {
     if place.is_empty() {
         return name;
     }
-    let what = format!("{name} {place}");
+    format!("{name} {place}")
+}
+
+/// The same; the URL of a client is cut at the column's end.
+fn column(span: &Span) -> String {
+    let what = what(span);
+    if span.kind == Kind::Server {
+        return what;
+    }
     match what.char_indices().nth(WHAT - 1) {
         Some((cut, last)) if cut + last.len_utf8() < what.len() => format!("{}…", &what[..cut]),
         _ => what,
@@ -163,19 +177,6 @@ fn path_of(url: &str) -> Option<&str> {
     rest.get(rest.find('/')?..)
 }
 
-/// Names come from the workload: what could steer a terminal is replaced.
-fn visible(text: &str) -> String {
-    text.chars()
-        .map(|char| {
-            if char.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                char
-            }
-        })
-        .collect()
-}
-
 fn plain(value: &Value) -> String {
     match value {
         Value::Str(text) => visible(text),
@@ -186,7 +187,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// Time of day in UTC, to the millisecond.
-fn clock(unix_nano: u64) -> String {
+pub(crate) fn clock(unix_nano: u64) -> String {
     let millis = unix_nano / 1_000_000 % 86_400_000;
     let seconds = millis / 1000;
     format!(
@@ -206,7 +207,7 @@ fn duration(nanos: u64) -> String {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

@@ -22,7 +22,10 @@ impl Pages for Agent {
         } else {
             vec!["no probe is attached".to_owned()]
         };
-        Readiness { reasons }
+        Readiness {
+            reasons,
+            notes: vec!["it is a test".to_owned()],
+        }
     }
     fn status(&self) -> serde_json::Value {
         serde_json::json!({"containers": []})
@@ -68,10 +71,10 @@ async fn pages_answer_what_they_promise() {
         "{not_ready}"
     );
     agent.ready.store(true, Ordering::Relaxed);
+    let ready = get(admin, "/readyz?verbose").await;
     assert!(
-        get(admin, "/readyz?verbose")
-            .await
-            .starts_with("HTTP/1.1 200 OK")
+        ready.starts_with("HTTP/1.1 200 OK") && ready.contains("it is a test"),
+        "{ready}"
     );
     assert!(get(admin, "/status").await.contains("\"containers\": []"));
     assert!(get(admin, "/etc/passwd").await.starts_with("HTTP/1.1 404"));

@@ -1,9 +1,11 @@
 //! `pilotfish check`: what this host and these privileges allow, and what each missing thing costs.
 
+pub mod advice;
 pub mod privileges;
 
 use crate::instrument::{ATTACHMENTS, DEFAULT_RING_BYTES, KernelBtf, LoadOptions, Probes, btf};
-use privileges::CAPABILITIES;
+use advice::{Advice, Consequence};
+use privileges::{CAPABILITIES, Privileges};
 use serde::Serialize;
 use std::{fmt, fs, path::Path};
 
@@ -84,18 +86,14 @@ fn item(
     name: impl Into<String>,
     verdict: Verdict,
     found: impl Into<String>,
-    consequence: impl Into<String>,
+    consequence: impl Into<Option<Consequence>>,
 ) -> Item {
-    let consequence = if verdict == Verdict::Yes {
-        String::new()
-    } else {
-        consequence.into()
-    };
+    let consequence = consequence.into().filter(|_| verdict != Verdict::Yes);
     Item {
         name: name.into(),
         verdict,
         found: found.into(),
-        consequence,
+        consequence: consequence.map_or_else(String::new, String::from),
     }
 }
 
@@ -104,7 +102,7 @@ fn kernel_version() -> Item {
         |error| error.to_string(),
         |name| name.release().to_string_lossy().into_owned(),
     );
-    item("kernel", Verdict::Fact, release, "")
+    item("kernel", Verdict::Fact, release, None)
 }
 
 fn kernel_types() -> Vec<Item> {
@@ -115,20 +113,17 @@ fn kernel_types() -> Vec<Item> {
                 "BTF",
                 Verdict::Fatal,
                 error.to_string(),
-                "use a distribution kernel with CONFIG_DEBUG_INFO_BTF=y and mount /sys",
+                Consequence::from(Advice::NoTypes),
             )];
         }
     };
-    let mut items = vec![item("BTF", Verdict::Yes, btf::VMLINUX, "")];
+    let mut items = vec![item("BTF", Verdict::Yes, btf::VMLINUX, None)];
     for attachment in ATTACHMENTS {
         let found = kernel
             .has_tracepoint(attachment.tracepoint)
             .unwrap_or(false);
         let verdict = if found { Verdict::Yes } else { Verdict::Fatal };
-        let consequence = format!(
-            "needs Linux {}; without it {} cannot be seen",
-            attachment.since, attachment.gives
-        );
+        let consequence = Advice::OlderKernel.of(attachment.gives, attachment.since);
         items.push(item(
             format!("tracepoint {}", attachment.tracepoint),
             verdict,
@@ -144,7 +139,7 @@ fn kernel_types() -> Vec<Item> {
         "uprobe_multi",
         verdict,
         if multi { "present" } else { "absent" },
-        "needs Linux 6.6; not used by this version, TLS probes will need CAP_SYS_ADMIN without it",
+        Consequence::from(Advice::NoUprobeMulti),
     ));
     items
 }
@@ -153,22 +148,19 @@ fn cgroups() -> Item {
     let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     let hybrid = fs::read_to_string("/proc/self/mountinfo")
         .is_ok_and(|mounts| mounts.contains(" - cgroup2 "));
-    let (verdict, found, consequence) = if unified {
-        (Verdict::Yes, "version 2", "")
+    let (verdict, found) = if unified {
+        (Verdict::Yes, "version 2")
     } else if hybrid {
-        (
-            Verdict::No,
-            "version 1 with an unused version 2 beside it",
-            "processes that enter a container later are found by their exec and procfs instead of their cgroup",
-        )
+        (Verdict::No, "version 1 with an unused version 2 beside it")
     } else {
-        (
-            Verdict::No,
-            "version 1",
-            "processes that enter a container later are found by their exec and procfs instead of their cgroup",
-        )
+        (Verdict::No, "version 1")
     };
-    item("cgroups", verdict, found, consequence)
+    item(
+        "cgroups",
+        verdict,
+        found,
+        Consequence::from(Advice::NoUnifiedGroups),
+    )
 }
 
 fn lockdown() -> Item {
@@ -178,12 +170,9 @@ fn lockdown() -> Item {
         |text| active_lockdown(&text).to_owned(),
     );
     let (verdict, consequence) = if state == "confidentiality" {
-        (
-            Verdict::Fatal,
-            "this mode forbids eBPF programs to read kernel memory; boot with lockdown=integrity or none",
-        )
+        (Verdict::Fatal, Some(Advice::Confidentiality.into()))
     } else {
-        (Verdict::Fact, "")
+        (Verdict::Fact, None)
     };
     item("kernel lockdown", verdict, state, consequence)
 }
@@ -196,30 +185,26 @@ fn active_lockdown(text: &str) -> &str {
 }
 
 fn capabilities() -> Vec<Item> {
-    let set = match privileges::effective() {
-        Ok(set) => set,
+    let held = match Privileges::read() {
+        Ok(held) => held,
         Err(error) => {
             return vec![item(
                 "capabilities",
                 Verdict::No,
                 error.to_string(),
-                "mount /proc",
+                Consequence::from(Advice::NoProc),
             )];
         }
     };
     CAPABILITIES
         .iter()
         .map(|capability| {
-            let held = privileges::holds(set, capability);
-            let verdict = match (held, capability.required) {
+            let verdict = match (held.holds(capability), capability.required) {
                 (true, _) => Verdict::Yes,
                 (false, true) => Verdict::Fatal,
                 (false, false) => Verdict::No,
             };
-            let consequence = format!(
-                "without it {}; add it to the container's securityContext or `--cap-add`",
-                capability.without
-            );
+            let consequence = held.advice(capability).of(capability.without, "");
             item(
                 format!("CAP_{}", capability.name),
                 verdict,
@@ -239,29 +224,28 @@ fn trial() -> Item {
             "load and attach the programs",
             Verdict::Yes,
             "done, and removed again",
-            "",
+            None,
         ),
         Err(error) => item(
             "load and attach the programs",
             Verdict::Fatal,
             error.to_string(),
-            refusal_hint(),
+            Consequence::from(refusal()),
         ),
     }
 }
 
 /// Where to look when nothing that was asked before explains a refusal.
-fn refusal_hint() -> &'static str {
+fn refusal() -> Advice {
     // Documentation/filesystems/proc.rst: 2 is a filter.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if status
+    let is_filtered = status
         .lines()
-        .any(|line| line.starts_with("Seccomp:") && line.ends_with('2'))
-    {
-        "a seccomp filter is in force, and those of some runtimes refuse bpf(2) to all but CAP_SYS_ADMIN: give the \
-         container a profile that allows bpf and perf_event_open (--security-opt seccomp=...), or unconfined"
+        .any(|line| line.starts_with("Seccomp:") && line.ends_with('2'));
+    if is_filtered {
+        Advice::Filtered
     } else {
-        "the kernel decides; the lines above usually say why"
+        Advice::Refused
     }
 }
 

@@ -1,5 +1,7 @@
 //! Capabilities of this process: what it has, what each is for.
 
+use super::advice::Advice;
+use rustix::thread::{self, CapabilitySet, CapabilitySets};
 use std::{fs, io};
 
 /// A capability that pilotfish can use (include/uapi/linux/capability.h).
@@ -44,26 +46,86 @@ pub const CAPABILITIES: &[Capability] = &[
     },
 ];
 
-/// The effective capability set of this process, from `/proc/self/status`.
-pub fn effective() -> io::Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    parse(&status).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "no CapEff line in /proc/self/status",
-        )
-    })
+/// Makes those of [`CAPABILITIES`] effective that this process may use but does not: a binary's file capabilities
+/// without the effective bit arrive so. With the bit, `execve` would fail wherever one of them is not allowed
+/// (capabilities(7), "Safety checking for capability-dumb binaries"), and nobody could be told which.
+///
+/// It concerns the calling thread and those that it starts later, so it has to come first.
+pub fn raise() -> io::Result<()> {
+    let held = thread::capabilities(None)?;
+    let raised = held.effective | (held.permitted & usable());
+    if raised == held.effective {
+        return Ok(());
+    }
+    let sets = CapabilitySets {
+        effective: raised,
+        ..held
+    };
+    Ok(thread::set_capabilities(None, sets)?)
 }
 
-fn parse(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
+/// The bits of [`CAPABILITIES`].
+fn usable() -> CapabilitySet {
+    CAPABILITIES
+        .iter()
+        .map(|capability| CapabilitySet::from_bits_retain(1 << capability.bit))
+        .collect()
 }
 
-/// Whether a set holds a capability. `CAP_SYS_ADMIN` stands in for BPF and PERFMON, as in the kernel's `bpf_capable`.
-pub fn holds(set: u64, capability: &Capability) -> bool {
+/// The capability sets of this process, from `/proc/self/status`, and what rules them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Privileges {
+    /// What it can use now.
+    pub effective: u64,
+    /// What executing a file could give it at most.
+    pub bounding: u64,
+    /// Whether executing a file gives nothing (`PR_SET_NO_NEW_PRIVS`).
+    pub no_new: bool,
+}
+
+impl Privileges {
+    /// Reads them.
+    pub fn read() -> io::Result<Self> {
+        let status = fs::read_to_string("/proc/self/status")?;
+        Self::parse(&status).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "no CapEff, CapBnd and NoNewPrivs lines in /proc/self/status",
+            )
+        })
+    }
+
+    fn parse(status: &str) -> Option<Self> {
+        let line = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            Some(line.trim())
+        };
+        let set = |key: &str| u64::from_str_radix(line(key)?, 16).ok();
+        Some(Self {
+            effective: set("CapEff:")?,
+            bounding: set("CapBnd:")?,
+            no_new: line("NoNewPrivs:")? == "1",
+        })
+    }
+
+    /// Whether a capability can be used. `CAP_SYS_ADMIN` stands in for BPF and PERFMON, as in the kernel's
+    /// `bpf_capable`.
+    pub fn holds(&self, capability: &Capability) -> bool {
+        holds(self.effective, capability)
+    }
+
+    /// What to do to get a capability.
+    pub fn advice(&self, capability: &Capability) -> Advice {
+        let granted = self.bounding >> capability.bit & 1 == 1;
+        match (granted, self.no_new) {
+            (true, true) => Advice::NoNewPrivileges,
+            (true, false) => Advice::NotOfThisUser,
+            (false, _) => Advice::NotGranted,
+        }
+    }
+}
+
+fn holds(set: u64, capability: &Capability) -> bool {
     let has = |bit: u32| set >> bit & 1 == 1;
     has(capability.bit) || (capability.required && has(SYS_ADMIN))
 }
@@ -72,12 +134,55 @@ pub fn holds(set: u64, capability: &Capability) -> bool {
 mod tests {
     use super::*;
 
+    const STATUS: &str = "Name:\tx\nCapPrm:\t0\nCapEff:\t0000008000080000\nCapBnd:\t000000c000080000\n\
+                          NoNewPrivs:\t1\n";
+
     #[test]
-    fn reads_the_effective_set() {
-        let set = parse("Name:\tx\nCapPrm:\t0\nCapEff:\t000000c000080000\n").expect("a set");
-        let held: Vec<_> = CAPABILITIES.iter().map(|c| holds(set, c)).collect();
-        assert_eq!(held, [true, true, true]);
-        assert_eq!(parse("CapEff:\tzz\n"), None);
+    fn reads_the_sets() {
+        let read = Privileges::parse(STATUS).expect("sets");
+        let held: Vec<_> = CAPABILITIES.iter().map(|c| read.holds(c)).collect();
+        assert_eq!(held, [true, false, true]);
+        assert_eq!(Privileges::parse("CapEff:\tzz\n"), None);
+        assert_eq!(
+            Privileges::parse(&STATUS.replace("NoNewPrivs", "Other")),
+            None
+        );
+    }
+
+    #[test]
+    fn the_advice_fits_what_is_in_the_way() {
+        let perfmon = &CAPABILITIES[1];
+        let barred = Privileges::parse(STATUS).expect("sets");
+        assert_eq!(barred.advice(perfmon), Advice::NoNewPrivileges);
+        let free = Privileges {
+            no_new: false,
+            ..barred
+        };
+        assert_eq!(free.advice(perfmon), Advice::NotOfThisUser);
+        let bare = Privileges {
+            bounding: 0,
+            ..barred
+        };
+        assert_eq!(bare.advice(perfmon), Advice::NotGranted);
+    }
+
+    /// In a thread of its own, whose capabilities nobody else has.
+    #[test]
+    fn what_may_be_used_is_used_and_nothing_else() {
+        let raised = std::thread::spawn(|| {
+            let held = thread::capabilities(None).expect("capget");
+            let lowered = CapabilitySets {
+                effective: CapabilitySet::empty(),
+                ..held
+            };
+            thread::set_capabilities(None, lowered).expect("capset");
+            raise().expect("raising");
+            let now = thread::capabilities(None).expect("capget");
+            assert_eq!(now.permitted, held.permitted);
+            (held.permitted & usable(), now.effective)
+        });
+        let (allowed, effective) = raised.join().expect("no panic");
+        assert_eq!(effective, allowed);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod exits;
 mod groups;
 mod own;
 mod passes;
+mod pod;
 mod resource;
 mod subject;
 mod table;
@@ -26,12 +27,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use pilotfish_abi::Scope;
+use pilotfish_workload::Identity;
 
 pub use announce::AnnounceError;
 pub use cgroup_id::{cgroup_id, is_pure_v2};
 pub use containers::{Announced, Container, First, Init, Key};
 pub use counters::Counters;
 pub use own::OwnContainer;
+pub use pod::OwnPod;
 pub use resource::{
     AttributesError, Naming, UNKNOWN_SERVICE, operator_attributes, resource_attributes,
 };
@@ -159,6 +162,8 @@ pub struct Options {
     pub max_pidfds: usize,
     /// How services are named.
     pub naming: Naming,
+    /// The pod whose containers share our pid namespace.
+    pub pod: OwnPod,
     /// A process that waits to execute a program, and that program's file name: it is named by what it will be.
     pub launching: Option<(i32, String)>,
 }
@@ -171,6 +176,7 @@ impl Default for Options {
             max_processes: 16_384,
             max_pidfds: 4096,
             naming: Naming::default(),
+            pod: OwnPod::default(),
             launching: None,
         }
     }
@@ -240,7 +246,7 @@ impl<W: ScopeWriter> Discovery<W> {
         target: Target,
         writer: W,
         own: OwnContainer,
-        options: Options,
+        mut options: Options,
     ) -> Result<Self, DiscoveryError> {
         // Everything on a host descends from its process 1.
         let everything = match &target {
@@ -251,6 +257,7 @@ impl<W: ScopeWriter> Discovery<W> {
         if everything && own.is_in_host_pid_namespace() {
             return Err(DiscoveryError::HostPidNamespace);
         }
+        options.pod = options.pod.known_to(&own);
         let exits = Exits::new(options.max_pidfds).map_err(DiscoveryError::Epoll)?;
         Ok(Self {
             target,
@@ -277,6 +284,18 @@ impl<W: ScopeWriter> Discovery<W> {
         self.containers.get(slot)
     }
 
+    /// What is known of a slot's container, with the names of our pod if it is one of its containers.
+    pub fn identity_of(&self, slot: u32) -> Option<Identity> {
+        let container = self.containers.get(slot)?;
+        Some(self.options.pod.complete(&container.identity))
+    }
+
+    /// Whether a slot's container can be one of our own pod.
+    pub fn is_of_own_pod(&self, slot: u32) -> bool {
+        let container = self.containers.get(slot);
+        container.is_some_and(|container| self.options.pod.holds(&container.identity))
+    }
+
     /// The OpenTelemetry resource of a slot's container; `asked` as in [`resource_attributes`].
     pub fn resource(
         &self,
@@ -285,6 +304,7 @@ impl<W: ScopeWriter> Discovery<W> {
     ) -> Option<Vec<(String, String)>> {
         Some(resource_attributes(
             self.containers.get(slot)?,
+            &self.identity_of(slot)?,
             &self.options.naming,
             asked,
         ))

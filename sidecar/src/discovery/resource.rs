@@ -58,6 +58,8 @@ pub struct Naming {
     pub service_name: Option<String>,
     /// The node's name from the Downward API, or the host's; becomes `host.name`.
     pub host_name: Option<String>,
+    /// The node's name from the Downward API; becomes `k8s.node.name` of containers of pods.
+    pub node_name: Option<String>,
     /// Attributes for all containers ([`operator_attributes`]), where nothing else sets them.
     pub attributes: BTreeMap<String, String>,
 }
@@ -97,7 +99,8 @@ impl Naming {
     }
 }
 
-/// The attributes of a container's resource, keys unique. `process.*` only while it has a single process.
+/// The attributes of a container's resource, keys unique. `process.*` only while it has a single process. `identity` is
+/// the container's, completed by what is known of its pod.
 ///
 /// `asked` are attributes that its annotations ask for and `service.*` as it follows from its identity. They never
 /// replace what the runtime, the kernel or the operator say: keys of these come from elsewhere or not at all.
@@ -107,6 +110,7 @@ impl Naming {
 /// `container.image.repo_digests`), the elements are joined by commas, which cannot be part of one.
 pub fn resource_attributes(
     container: &Container,
+    identity: &Identity,
     naming: &Naming,
     asked: &BTreeMap<String, String>,
 ) -> Vec<(String, String)> {
@@ -122,10 +126,15 @@ pub fn resource_attributes(
     attributes
         .entry("service.instance.id".to_owned())
         .or_insert_with(|| naming.service_instance(container));
-    let known = identity_attributes(&container.identity)
+    let in_pod = identity.pod_name.is_some() || identity.pod_uid.is_some();
+    let node = naming.node_name.clone().filter(|_| in_pod);
+    let known = identity_attributes(identity)
         .into_iter()
         .chain(process_attributes(container))
-        .chain([("host.name", naming.host_name.clone())]);
+        .chain([
+            ("host.name", naming.host_name.clone()),
+            ("k8s.node.name", node),
+        ]);
     attributes.extend(known.filter_map(|(key, value)| Some((key.to_owned(), value?))));
     for (key, value) in &naming.attributes {
         if !begins_with_one_of(key, OF_EACH_CONTAINER) && !attributes.contains_key(key) {
@@ -222,7 +231,7 @@ mod tests {
         naming: &Naming,
         pairs: &[(&str, &str)],
     ) -> BTreeMap<String, String> {
-        let attributes = resource_attributes(container, naming, &asked(pairs));
+        let attributes = resource_attributes(container, &container.identity, naming, &asked(pairs));
         let count = attributes.len();
         let unique: BTreeMap<_, _> = attributes.into_iter().collect();
         assert_eq!(unique.len(), count, "keys are unique");
@@ -251,6 +260,7 @@ mod tests {
     fn a_pods_container_in_full() {
         let naming = Naming {
             host_name: Some("node-1".to_owned()),
+            node_name: Some("node-1".to_owned()),
             ..Naming::default()
         };
         let wishes = [
@@ -273,9 +283,13 @@ mod tests {
             ("k8s.pod.name", "shop-0"),
             ("k8s.pod.uid", "uid"),
             ("k8s.container.name", "web"),
+            ("k8s.node.name", "node-1"),
             ("host.name", "node-1"),
         ];
         assert_eq!(attributes, asked(&expected));
+
+        let elsewhere = container(Identity::default(), "nginx", &[40, 41]);
+        assert!(!of(&elsewhere, &naming, &[]).contains_key("k8s.node.name"));
     }
 
     #[test]

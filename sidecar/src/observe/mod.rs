@@ -27,7 +27,7 @@ use tokio::{io::unix::AsyncFd, sync::mpsc as channel, time::MissedTickBehavior};
 
 pub use gate::{Gate, Registry, SlotWriter};
 pub use observed::{CommandCounters, Observed};
-pub use pod_file::{MAX_FILE, Pod, PodFile, PodFileError};
+pub use pod_file::{MAX_FILE, Pod, PodFileError, PodFiles};
 
 /// Interval of the slow procfs pass.
 const SLOW_PASS: Duration = Duration::from_secs(10);
@@ -36,8 +36,8 @@ const SLOW_PASS: Duration = Duration::from_secs(10);
 /// records.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// Interval at which the annotations file is read; the kubelet takes up to a minute to write it.
-const POD_FILE: Duration = Duration::from_secs(2);
+/// Interval at which the pod's files are read; the kubelet takes up to a minute to write them.
+const POD_FILES: Duration = Duration::from_secs(2);
 
 /// Process records that may wait for discovery.
 pub const LIFECYCLE_QUEUE: usize = 4096;
@@ -72,8 +72,8 @@ pub struct Task {
     pub options: Options,
     /// What containers may ask for.
     pub policy: Policy,
-    /// The annotations of our own pod.
-    pub pod: Option<(PodFile, Pod)>,
+    /// The annotations and labels of our own pod.
+    pub pod: (PodFiles, Pod),
     /// Who remembers announced containers.
     pub ledger: Option<Box<dyn Ledger>>,
 }
@@ -86,7 +86,7 @@ pub struct Observer<R, K = KernelScope> {
     ledger: Option<Box<dyn Ledger>>,
     /// Ids that the ledger holds, by slot.
     ledgered: BTreeMap<u32, String>,
-    pod_file: Option<PodFile>,
+    pod_files: PodFiles,
     stats: Arc<SourceStats>,
     lost_seen: u64,
     /// An announced container may have more processes than the one that was announced.
@@ -107,7 +107,7 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
         registry: R,
         stats: Arc<SourceStats>,
     ) -> Result<Self, ObserveError> {
-        let (pod_file, pod) = task.pod.unzip();
+        let (pod_files, pod) = task.pod;
         let own = OwnContainer::detect()?;
         let discovery = Discovery::new(task.target, kernel, own, task.options)?;
         let exits = discovery
@@ -117,14 +117,14 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
         // SAFETY: an owned descriptor, which nothing closes before the `AsyncFd` has deregistered it.
         let exits = unsafe { AsyncFd::register(exits) }
             .map_err(|error| ObserveError::Exits(error.into()))?;
-        let shared = Observed::new(discovery, task.policy, pod.unwrap_or_default());
+        let shared = Observed::new(discovery, task.policy, pod);
         let mut observer = Self {
             observed: Arc::new(Mutex::new(shared)),
             exits,
             gate: Gate::new(registry),
             ledger: task.ledger,
             ledgered: BTreeMap::new(),
-            pod_file,
+            pod_files,
             stats,
             lost_seen: 0,
             pass_wanted: false,
@@ -153,8 +153,8 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
         let start = tokio::time::Instant::now();
         let mut slow = tokio::time::interval_at(start + SLOW_PASS, SLOW_PASS);
         slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pod_file = tokio::time::interval_at(start + POD_FILE, POD_FILE);
-        pod_file.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pod_files = tokio::time::interval_at(start + POD_FILES, POD_FILES);
+        pod_files.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = self.due();
             tokio::select! {
@@ -172,7 +172,7 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
                 },
                 _ = slow.tick() => self.on(Discovery::slow_pass)?,
                 () = sleep_until(due) => self.on(Discovery::sweep)?,
-                _ = pod_file.tick(), if self.pod_file.is_some() => self.read_pod_file()?,
+                _ = pod_files.tick(), if !self.pod_files.is_empty() => self.read_pod_files()?,
             }
             self.catch_up()?;
         }
@@ -211,14 +211,15 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
         self.on(Discovery::slow_pass)
     }
 
-    /// The annotations changed: everything is decided anew.
-    fn read_pod_file(&mut self) -> Result<(), ObserveError> {
-        let Some(pod) = self.pod_file.as_mut().and_then(PodFile::poll) else {
+    /// Annotations or labels changed: everything is decided anew.
+    fn read_pod_files(&mut self) -> Result<(), ObserveError> {
+        let Some(pod) = self.pod_files.poll() else {
             return Ok(());
         };
         tracing::info!(
             annotations = pod.annotations.len(),
-            "the pod's annotations changed"
+            labels = pod.labels.len(),
+            "the pod's annotations or labels changed"
         );
         let slots: Vec<u32> = {
             let mut observed = lock(&self.observed);

@@ -39,7 +39,7 @@ pub struct Observed<K> {
     /// What became of commands.
     pub counters: CommandCounters,
     policy: Policy,
-    /// Annotations of the pod whose sidecar this is.
+    /// Annotations and labels of the pod whose sidecar this is.
     pod: Pod,
     decisions: BTreeMap<u32, Decision>,
     /// Socket records of former containers, by slot.
@@ -75,7 +75,7 @@ impl<K: ScopeWriter> Observed<K> {
         self.former_records.get(&slot).copied().unwrap_or_default()
     }
 
-    /// Warnings about the annotations file itself, such as lines that cannot be read.
+    /// Warnings about the pod's files themselves, such as lines that cannot be read.
     pub fn pod_warnings(&self) -> &[String] {
         &self.pod.warnings
     }
@@ -88,16 +88,23 @@ impl<K: ScopeWriter> Observed<K> {
 
     /// Decides about a container, anew if need be; `None` if the slot has none.
     pub(super) fn decide(&mut self, slot: u32) -> Option<&Decision> {
+        let identity = self.discovery.identity_of(slot)?;
         let container = self.discovery.container(slot)?;
         let announcement = container
             .announced
             .as_ref()
             .map(|announced| &announced.announcement);
+        // Labels name services, and what runs inside of our pod as a pod of its own is none of ours.
         let none = BTreeMap::new();
+        let pods = if self.discovery.is_of_own_pod(slot) {
+            &self.pod.labels
+        } else {
+            &none
+        };
         let mut decision = self.policy.decide(Asking {
-            identity: &container.identity,
+            identity: &identity,
             annotations: announcement.map_or(&self.pod.annotations, |said| &said.annotations),
-            labels: announcement.map_or(&none, |said| &said.labels),
+            labels: announcement.map_or(pods, |said| &said.labels),
         });
         if let Some(said) = announcement {
             decision.warnings.extend(said.warnings.iter().cloned());

@@ -1,8 +1,12 @@
-//! The annotations of our own pod, as the Downward API writes them into a file.
+//! The annotations and labels of our own pod, as the Downward API writes them into files.
 
-use pilotfish_workload::annotations::{parse_downward, relevant};
+use pilotfish_workload::{
+    annotations::{parse_downward, relevant},
+    naming_labels,
+};
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::OpenOptions,
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
@@ -17,24 +21,102 @@ pub const MAX_FILE: u64 = 1 << 20;
 pub struct Pod {
     /// Annotations that concern us.
     pub annotations: BTreeMap<String, String>,
+    /// Labels that name the service.
+    pub labels: BTreeMap<String, String>,
     /// What could not be read.
     pub warnings: Vec<String>,
 }
 
-/// The file cannot be read at the start.
+/// A file cannot be read at the start.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot read the pod's annotations from {path}: {source}; mount a downwardAPI volume with \
-     `fieldRef: {{fieldPath: metadata.annotations}}` there, or leave --annotations-file out"
+    "cannot read the pod's {what} from {path}: {source}; mount a downwardAPI volume with \
+     `fieldRef: {{fieldPath: metadata.{what}}}` there, or leave --{what}-file out"
 )]
 pub struct PodFileError {
+    what: What,
     path: String,
     source: io::Error,
 }
 
+/// What a file holds, by the name of the field of `metadata`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Annotations,
+    Labels,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Annotations => "annotations",
+            Self::Labels => "labels",
+        })
+    }
+}
+
+/// The files of our pod that there are. They may change.
+#[derive(Debug, Default)]
+pub struct PodFiles {
+    annotations: Option<PodFile>,
+    labels: Option<PodFile>,
+}
+
+impl PodFiles {
+    /// Reads those that are named for the first time.
+    pub fn open(
+        annotations: Option<&Path>,
+        labels: Option<&Path>,
+    ) -> Result<(Self, Pod), PodFileError> {
+        let open =
+            |what, path: Option<&Path>| path.map(|path| PodFile::open(what, path)).transpose();
+        let files = Self {
+            annotations: open(What::Annotations, annotations)?,
+            labels: open(What::Labels, labels)?,
+        };
+        let pod = files.pod();
+        Ok((files, pod))
+    }
+
+    /// Whether there is a file that can change.
+    pub fn is_empty(&self) -> bool {
+        self.annotations.is_none() && self.labels.is_none()
+    }
+
+    /// What they say now, if that is something else than before. What cannot be read leaves the former in force.
+    pub fn poll(&mut self) -> Option<Pod> {
+        let mut changed = false;
+        for file in [&mut self.annotations, &mut self.labels]
+            .into_iter()
+            .flatten()
+        {
+            changed |= file.poll();
+        }
+        changed.then(|| self.pod())
+    }
+
+    fn pod(&self) -> Pod {
+        let read = |file: &Option<PodFile>| {
+            let text = file.as_ref().map_or("", |file| &file.text);
+            parse_downward(text)
+        };
+        let (annotations, mut warnings) = read(&self.annotations);
+        let (annotations, left_out) = relevant(&annotations);
+        let (labels, unread) = read(&self.labels);
+        warnings.extend(left_out);
+        warnings.extend(unread);
+        Pod {
+            annotations,
+            labels: naming_labels(labels),
+            warnings,
+        }
+    }
+}
+
 /// A Downward API file that may change. Kubernetes replaces it through a link, so its text is compared, not the file.
 #[derive(Debug)]
-pub struct PodFile {
+struct PodFile {
+    what: What,
     path: PathBuf,
     text: String,
     /// The last failure, told once.
@@ -42,43 +124,41 @@ pub struct PodFile {
 }
 
 impl PodFile {
-    /// Reads it for the first time.
-    pub fn open(path: &Path) -> Result<(Self, Pod), PodFileError> {
+    fn open(what: What, path: &Path) -> Result<Self, PodFileError> {
         let text = read(path).map_err(|source| PodFileError {
+            what,
             path: path.display().to_string(),
             source,
         })?;
-        let pod = parse(&text);
-        let file = Self {
+        Ok(Self {
+            what,
             path: path.to_owned(),
             text,
             failure: None,
-        };
-        Ok((file, pod))
+        })
     }
 
-    /// What it says now, if that is something else than before. What cannot be read leaves the former in force.
-    pub fn poll(&mut self) -> Option<Pod> {
+    /// Reads it again: true if it says something else.
+    fn poll(&mut self) -> bool {
         match read(&self.path) {
             Ok(text) => {
                 self.failure = None;
-                if text == self.text {
-                    return None;
-                }
+                let changed = text != self.text;
                 self.text = text;
-                Some(parse(&self.text))
+                changed
             }
             Err(error) => {
                 let failure = error.to_string();
                 if self.failure.as_ref() != Some(&failure) {
                     tracing::warn!(
+                        what = %self.what,
                         file = %self.path.display(),
                         error = failure,
-                        "the pod's annotations cannot be read, those read last stay in force"
+                        "a file of the pod cannot be read, what was read last stays in force"
                     );
                     self.failure = Some(failure);
                 }
-                None
+                false
             }
         }
     }
@@ -99,16 +179,6 @@ fn read(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("it is longer than 1 MiB"));
     }
     Ok(text)
-}
-
-fn parse(text: &str) -> Pod {
-    let (pairs, mut warnings) = parse_downward(text);
-    let (annotations, left_out) = relevant(&pairs);
-    warnings.extend(left_out);
-    Pod {
-        annotations,
-        warnings,
-    }
 }
 
 #[cfg(test)]
@@ -141,20 +211,21 @@ mod tests {
         };
         write("1", "0.5");
         symlink("..data/annotations", directory.join("annotations")).unwrap();
-        let (mut file, pod) = PodFile::open(&directory.join("annotations")).unwrap();
+        let (mut files, pod) = PodFiles::open(Some(&directory.join("annotations")), None).unwrap();
         assert_eq!((ratio(&pod), pod.annotations.len()), (Some("0.5"), 1));
-        assert_eq!(file.poll(), None);
+        assert_eq!(files.poll(), None);
 
         write("2", "0.25");
-        assert_eq!(ratio(&file.poll().unwrap()), Some("0.25"));
-        assert_eq!(file.poll(), None);
+        assert_eq!(ratio(&files.poll().unwrap()), Some("0.25"));
+        assert_eq!(files.poll(), None);
 
         fs::remove_file(directory.join("..data")).unwrap();
-        assert_eq!(file.poll(), None);
-        assert!(file.failure.is_some());
+        assert_eq!(files.poll(), None);
+        let failure = |files: &PodFiles| files.annotations.as_ref().unwrap().failure.clone();
+        assert!(failure(&files).is_some());
         write("3", "0.25");
-        assert_eq!(file.poll(), None, "the same text");
-        assert_eq!(file.failure, None);
+        assert_eq!(files.poll(), None, "the same text");
+        assert_eq!(failure(&files), None);
         fs::remove_dir_all(directory).unwrap();
     }
 
@@ -166,17 +237,59 @@ mod tests {
         let long = directory.join("long");
         fs::write(&long, vec![b'a'; MAX_FILE as usize + 1]).unwrap();
         for path in [&directory, &fifo, &long, &directory.join("absent")] {
-            let message = PodFile::open(path).unwrap_err().to_string();
-            assert!(message.contains("downwardAPI"), "{message}");
-            assert!(message.contains(&*path.to_string_lossy()), "{message}");
+            for (annotations, labels, what) in [
+                (Some(path), None, "annotations"),
+                (None, Some(path), "labels"),
+            ] {
+                let opened = PodFiles::open(
+                    annotations.map(PathBuf::as_path),
+                    labels.map(PathBuf::as_path),
+                );
+                let message = opened.unwrap_err().to_string();
+                let flag = format!("--{what}-file");
+                for word in ["downwardAPI", &flag, &*path.to_string_lossy()] {
+                    assert!(message.contains(word), "no {word}: {message}");
+                }
+            }
         }
         fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn lines_that_cannot_be_read_are_warned_of() {
-        let pod = parse("nonsense\npilotfish.dev/ports=\"80\"\n");
+        let directory = directory("pod-file-lines");
+        let write = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let annotations = write("annotations", "nonsense\npilotfish.dev/ports=\"80\"\n");
+        let labels = write(
+            "labels",
+            "app.kubernetes.io/name=shop\njob-name=\"nightly\"\n",
+        );
+        let (_, pod) = PodFiles::open(Some(&annotations), Some(&labels)).unwrap();
+        assert_eq!((pod.annotations.len(), pod.warnings.len()), (1, 2));
+        let expected = [("job-name".to_owned(), "nightly".to_owned())];
+        assert_eq!(pod.labels, BTreeMap::from(expected));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn labels_change_without_the_annotations() {
+        let directory = directory("pod-file-labels");
+        let labels = directory.join("labels");
+        let annotations = directory.join("annotations");
+        let name = |name: &str| fs::write(&labels, format!("app.kubernetes.io/name=\"{name}\"\n"));
+        fs::write(&annotations, "pilotfish.dev/ports=\"80\"\n").unwrap();
+        name("shop").unwrap();
+        let (mut files, _) = PodFiles::open(Some(&annotations), Some(&labels)).unwrap();
+        assert_eq!(files.poll(), None);
+        name("store").unwrap();
+        let pod = files.poll().unwrap();
+        assert_eq!(pod.labels["app.kubernetes.io/name"], "store");
         assert_eq!(pod.annotations.len(), 1);
-        assert_eq!(pod.warnings.len(), 1);
+        assert_eq!(files.poll(), None);
+        fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -1,5 +1,7 @@
 //! The observer with a kernel, a registry and a ledger that remember, and real processes.
 
+mod pod_files;
+
 use super::*;
 use crate::{discovery::ScopeWriter, policy::Policy};
 use pilotfish_abi::{Scope, Settings};
@@ -130,7 +132,7 @@ fn policy() -> Policy {
 }
 
 /// An observer that frees slots as soon as it may.
-fn observer(target: Target, pod: Option<(PodFile, Pod)>) -> (Observer<Journal, Journal>, Journal) {
+fn observer(target: Target, pod: Option<(PodFiles, Pod)>) -> (Observer<Journal, Journal>, Journal) {
     let journal = Journal::default();
     let task = Task {
         target,
@@ -140,7 +142,7 @@ fn observer(target: Target, pod: Option<(PodFile, Pod)>) -> (Observer<Journal, J
             ..Options::default()
         },
         policy: policy(),
-        pod,
+        pod: pod.unwrap_or_default(),
         ledger: Some(Box::new(journal.clone())),
     };
     let stats = Arc::new(SourceStats::default());
@@ -363,41 +365,4 @@ async fn a_container_whose_runtime_says_nothing_is_freed_when_it_is_empty() {
         ]
     );
     assert_eq!(observer.due(), Some(observer.caught_up + CATCH_UP));
-}
-
-#[tokio::test]
-async fn a_changed_annotations_file_is_obeyed() {
-    let path = std::env::temp_dir().join(format!("pilotfish-observer-{}", std::process::id()));
-    let write = |path: &Path, text: &str| std::fs::write(path, text).unwrap();
-    write(&path, "pilotfish.dev/ports=\"80\"\n");
-    let app = Sleeper::start();
-    let pod = PodFile::open(&path).unwrap();
-    let (mut observer, journal) = observer(Target::Processes(vec![app.pid()]), Some(pod));
-    let on = |ports: &[u16]| {
-        [
-            Said::Resource(1),
-            Said::Configured(1, Some(ports.iter().copied().collect())),
-            Said::Enabled(1, 1024),
-        ]
-    };
-    assert_eq!(journal.take(), on(&[80]));
-
-    observer.read_pod_file().unwrap();
-    assert_eq!(journal.take(), [], "nothing changed");
-    write(
-        &path,
-        "pilotfish.dev/ports=\"81\"\npilotfish.dev/prots=\"1\"\n",
-    );
-    observer.read_pod_file().unwrap();
-    assert_eq!(journal.take(), on(&[81])[..2]);
-    assert_eq!(lock(&observer.observed).warning_count(), 1);
-
-    write(&path, "pilotfish.dev/instrument=\"false\"\n");
-    observer.read_pod_file().unwrap();
-    assert_eq!(journal.take(), [Said::Disabled(1), Said::Forgotten(1)]);
-
-    write(&path, "pilotfish.dev/ports=\"82\"\n");
-    observer.read_pod_file().unwrap();
-    assert_eq!(journal.take(), on(&[82]));
-    std::fs::remove_file(path).unwrap();
 }

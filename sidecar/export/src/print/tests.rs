@@ -76,7 +76,7 @@ fn a_client_says_where_within_the_columns() {
                 value: Value::Str(value.into()),
             })
             .collect();
-        what(&client)
+        column(&client)
     };
     let shop = ("server.address", "shop");
     let port = ("server.port", "8080");

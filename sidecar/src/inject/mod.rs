@@ -1,0 +1,121 @@
+//! `pilotfish inject`: adds the sidecar to Kubernetes manifests, text in, text out.
+
+mod add;
+mod anchors;
+mod arguments;
+mod definition;
+mod edits;
+mod filter;
+mod input;
+mod place;
+mod remove;
+mod render;
+mod rules;
+mod tree;
+mod workload;
+
+pub use arguments::{InjectArgs, RunAs, SidecarOptions};
+pub use definition::DefinitionError;
+pub use filter::{Done, FilterError, Filtered, Outcome};
+pub use input::InputError;
+pub use rules::Refusal;
+pub use tree::TreeError;
+
+use anyhow::{Context, Result};
+use definition::Definition;
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
+
+/// Exit code when something is refused.
+const REFUSED: u8 = 1;
+
+/// Exit code when options contradict each other, as clap has it.
+const USAGE: u8 = 2;
+
+/// Adds the sidecar to every pod in these manifests.
+pub fn inject(text: &str, options: &SidecarOptions) -> Result<Filtered, InjectError> {
+    let definition = Definition::new(options)?;
+    Ok(filter::filter(text, Some(&definition))?)
+}
+
+/// Takes the sidecar out of every pod in these manifests.
+pub fn uninject(text: &str) -> Result<Filtered, InjectError> {
+    Ok(filter::filter(text, None)?)
+}
+
+/// Why manifests are not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum InjectError {
+    /// The options.
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    /// The manifests.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+}
+
+/// Runs the command; the result is the exit code: 0 done, 1 refused (nothing is written), 2 wrong options.
+pub fn run(args: &InjectArgs) -> Result<u8> {
+    let definition = match Definition::new(&args.sidecar) {
+        Ok(definition) => (!args.uninject).then_some(definition),
+        Err(error) => {
+            eprintln!("pilotfish: {error}");
+            return Ok(USAGE);
+        }
+    };
+    let mut written = String::new();
+    let mut refused = 0_usize;
+    for source in input::read(&args.files)? {
+        let filtered = filter::filter(&source.text, definition.as_ref())
+            .with_context(|| format!("cannot change {}", source.name))?;
+        for done in &filtered.objects {
+            eprintln!("{done}");
+            refused += usize::from(matches!(done.outcome, Outcome::Refused(_)));
+        }
+        join(&mut written, &filtered.text);
+    }
+    if refused > 0 && !args.skip_refused {
+        eprintln!(
+            "pilotfish: nothing is written, since {refused} refused; --skip-refused leaves such objects as they are"
+        );
+        return Ok(REFUSED);
+    }
+    write(args.output.as_deref(), &written)?;
+    Ok(0)
+}
+
+/// Texts of several files are documents of one stream.
+fn join(stream: &mut String, text: &str) {
+    if !stream.is_empty() {
+        if !stream.ends_with('\n') {
+            stream.push('\n');
+        }
+        if !text.trim_start_matches('\u{feff}').starts_with("---") {
+            stream.push_str("---\n");
+        }
+    }
+    stream.push_str(text);
+}
+
+fn write(output: Option<&Path>, text: &str) -> Result<()> {
+    if let Some(path) = output.filter(|path| *path != Path::new("-")) {
+        return fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
+    }
+    let mut output = io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        // A reader that has seen enough is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
