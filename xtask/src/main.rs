@@ -1,8 +1,10 @@
-//! The project's own commands: `cargo xtask setup | test | demo | bench`.
+//! The project's own commands: `cargo xtask setup | test | demo | image | screens | bench`.
 
 mod bench;
 mod command;
 mod demo;
+mod image;
+mod screens;
 mod setup;
 mod test;
 mod workspace;
@@ -30,6 +32,10 @@ enum Task {
     Test(test::Options),
     /// Trace nginx and a Python application in a container, and show what was seen
     Demo(demo::Options),
+    /// Build the container images, with neither registry nor daemon (as root)
+    Image(image::Options),
+    /// Take the screens of the live view for its documentation (as root)
+    Screens(screens::Options),
     /// Measure what observation costs, and print it beside the budgets (as root)
     Bench(bench::Options),
 }
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::run(&workspace, &options).map(|()| true),
         Task::Test(options) => test::run(&workspace, &options),
         Task::Demo(options) => demo::run(&workspace, &options),
+        Task::Image(options) => image::run(&workspace, &options).map(|()| true),
+        Task::Screens(options) => screens::run(&workspace, &options).map(|()| true),
         Task::Bench(options) => bench::run(&workspace, &options).map(|()| true),
     };
     match outcome {

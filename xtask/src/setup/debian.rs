@@ -9,14 +9,14 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::Scope;
-use super::packages::{PACKAGES, Package, jdk};
+use super::packages::{CROSS_COMPILERS, PACKAGES, Package, jdk};
 use crate::command;
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Packages of a scope that are not installed.
 pub(super) fn missing(scope: Scope) -> Result<Vec<Package>> {
-    let mut wanted: Vec<Package> = PACKAGES.to_vec();
+    let mut wanted = [PACKAGES, CROSS_COMPILERS].concat();
     wanted.push(jdk(release_major()));
     wanted.retain(|package| {
         package.scope <= scope && !package.or_program.is_some_and(command::on_path)

@@ -3,11 +3,14 @@
 //! A second run finds nothing to do and takes well under a second: every check reads the package database or the
 //! file system, never a registry.
 
+mod archive;
 mod debian;
-mod linker;
+mod npm;
 mod packages;
+mod progress;
 mod python;
 mod rust;
+mod tools;
 mod trees;
 
 use std::fs;
@@ -18,6 +21,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::workspace::Workspace;
+use progress::Steps;
 
 /// How much to set up; each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -66,8 +70,9 @@ pub(crate) fn is_root() -> bool {
 struct Plan {
     components: Vec<&'static rust::Component>,
     packages: Vec<packages::Package>,
-    linker: bool,
+    tools: Vec<&'static tools::Tool>,
     python: Vec<&'static python::Pin>,
+    npm: bool,
     trees: Vec<&'static trees::Tree>,
 }
 
@@ -76,12 +81,14 @@ impl Plan {
         let mut plan = Self {
             components: rust::missing()?,
             packages: debian::missing(scope)?,
-            linker: linker::missing(workspace),
+            tools: tools::missing(workspace, scope),
             python: Vec::new(),
+            npm: false,
             trees: Vec::new(),
         };
         if scope >= Scope::Test {
             plan.python = python::missing(workspace);
+            plan.npm = npm::missing(workspace);
             plan.trees = trees::missing(workspace);
         }
         Ok(plan)
@@ -102,13 +109,14 @@ impl Plan {
                     .iter()
                     .map(|package| (format!("Debian package {}", package.name), package.reason)),
             )
-            .chain(self.linker.then(|| (linker::label(), linker::REASON)))
+            .chain(self.tools.iter().map(|tool| (tool.label(), tool.reason)))
             .chain(self.python.iter().map(|pin| {
                 (
                     format!("Python package {} {}", pin.name, pin.version),
                     pin.reason,
                 )
             }))
+            .chain(self.npm.then(|| (npm::LABEL.to_owned(), npm::REASON)))
             .chain(self.trees.iter().map(|tree| (tree.label(), tree.reason)))
             .collect();
         if lines.is_empty() {
@@ -131,12 +139,41 @@ impl Plan {
         if !self.trees.is_empty() && !is_root() {
             bail!("making trees of Debian needs root: run `cargo xtask setup` as root");
         }
-        rust::install(&self.components)?;
-        debian::install(&self.packages)?;
-        if self.linker {
-            linker::install(workspace)?;
+        let mut steps = Steps::new(self.steps());
+        if !self.components.is_empty() {
+            steps.telling("components of the Rust toolchain", || {
+                rust::install(&self.components)
+            })?;
         }
-        python::install(workspace, &self.python)?;
-        trees::install(workspace, &self.trees)
+        if !self.packages.is_empty() {
+            let what = format!("{} Debian packages", self.packages.len());
+            steps.telling(&what, || debian::install(&self.packages))?;
+        }
+        for tool in &self.tools {
+            steps.telling(&tool.label(), || tool.install(workspace))?;
+        }
+        if !self.python.is_empty() {
+            let what = format!("{} Python packages", self.python.len());
+            steps.silent(&what, || python::install(workspace, &self.python))?;
+        }
+        if self.npm {
+            steps.silent(npm::LABEL, || npm::install(workspace))?;
+        }
+        for tree in &self.trees {
+            steps.silent(&tree.label(), || trees::install(workspace, &[tree]))?;
+        }
+        Ok(())
+    }
+
+    /// Steps of [`Self::carry_out`].
+    fn steps(&self) -> usize {
+        let groups = [
+            !self.components.is_empty(),
+            !self.packages.is_empty(),
+            !self.python.is_empty(),
+            self.npm,
+        ];
+        let single = self.tools.len() + self.trees.len();
+        groups.into_iter().filter(|group| *group).count() + single
     }
 }

@@ -73,6 +73,7 @@ pub(super) const PACKAGES: &[Package] = &[
         "Node.js http server and fetch client",
     )
     .or("node"),
+    package("npm", Scope::Test, "fetches Helm").or("npm"),
     package("ruby", Scope::Test, "Ruby server under observation").or("ruby"),
     package("ruby-webrick", Scope::Test, "Ruby's HTTP server"),
     package("busybox-static", Scope::Test, "smallest container image"),
@@ -91,6 +92,13 @@ pub(super) const PACKAGES: &[Package] = &[
         Scope::Test,
         "instruction counts for the benchmarks",
     ),
+    package("buildah", Scope::Test, "builds the images"),
+    package(
+        "ca-certificates",
+        Scope::Test,
+        "certificate authorities in the images",
+    ),
+    package("libcap2-bin", Scope::Test, "file capabilities in the image").or("setcap"),
     package("prometheus", Scope::Test, "scrapes the metrics page").serving("prometheus.service"),
     package(
         "python3-venv",
@@ -98,6 +106,22 @@ pub(super) const PACKAGES: &[Package] = &[
         "keeps the pinned Python packages apart",
     ),
 ];
+
+/// The compilers of the architecture that this machine does not have.
+pub(super) const CROSS_COMPILERS: &[Package] = if cfg!(target_arch = "aarch64") {
+    &[
+        package("gcc-x86-64-linux-gnu", Scope::Test, CROSS),
+        package("libc6-dev-amd64-cross", Scope::Test, CROSS_HEADERS),
+    ]
+} else {
+    &[
+        package("gcc-aarch64-linux-gnu", Scope::Test, CROSS),
+        package("libc6-dev-arm64-cross", Scope::Test, CROSS_HEADERS),
+    ]
+};
+
+const CROSS: &str = "links the images' programs for the other architecture";
+const CROSS_HEADERS: &str = "headers for their C code";
 
 /// The JDK of a Debian release.
 pub(super) fn jdk(debian_major: u32) -> Package {

@@ -30,6 +30,11 @@ const PINS: &[Pin] = &[
         version: "2.34.2",
         reason: "HTTP client under observation",
     },
+    Pin {
+        name: "kubernetes-validate",
+        version: "1.37.0",
+        reason: "the schemas of Kubernetes 1.25 to 1.37",
+    },
 ];
 
 fn environment(workspace: &Workspace) -> PathBuf {
@@ -45,7 +50,8 @@ pub(super) fn missing(workspace: &Workspace) -> Vec<&'static Pin> {
         .collect();
     PINS.iter()
         .filter(|pin| {
-            let trace = format!("{}-{}.dist-info", pin.name, pin.version);
+            let escaped = pin.name.replace('-', "_");
+            let trace = format!("{escaped}-{}.dist-info", pin.version);
             !site_packages
                 .iter()
                 .any(|directory| directory.join(&trace).is_dir())

@@ -32,16 +32,14 @@ const COMPONENTS: &[Component] = &[
         reason: "lints",
         proof: "bin/cargo-clippy",
     },
-    #[cfg(target_arch = "x86_64")]
     Component {
         name: "rust-std-x86_64-unknown-linux-musl",
-        reason: "the OCI hook is a static binary",
+        reason: "static programs: the OCI hook, and what images hold",
         proof: "lib/rustlib/x86_64-unknown-linux-musl/lib",
     },
-    #[cfg(target_arch = "aarch64")]
     Component {
         name: "rust-std-aarch64-unknown-linux-musl",
-        reason: "the OCI hook is a static binary",
+        reason: "the same for 64-bit Arm",
         proof: "lib/rustlib/aarch64-unknown-linux-musl/lib",
     },
 ];

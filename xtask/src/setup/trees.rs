@@ -8,11 +8,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::archive::{Archive, extract};
 use crate::command;
 use crate::workspace::Workspace;
 
 /// Signs every release of Debian; part of its base system.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One tree below `target/tools/trees`.
 pub(super) struct Tree {
@@ -30,6 +31,12 @@ enum Content {
     System(&'static [&'static str]),
     /// The programs of one package, to lay over a system.
     Programs(&'static str),
+    /// The Go compiler and sources of libraries for it, with all that they depend on. Debian's libraries depend on
+    /// what any part of them imports; what is only needed by parts that nobody here uses is left out.
+    Go {
+        libraries: &'static [&'static str],
+        without: &'static [&'static str],
+    },
 }
 
 const TREES: &[Tree] = &[
@@ -42,10 +49,13 @@ const TREES: &[Tree] = &[
             "crun",
             "podman",
             "netavark",
+            "nftables",
+            "catatonit",
             "containerd",
             "containernetworking-plugins",
             "docker.io",
             "docker-cli",
+            "docker-compose",
             "iptables",
             "iproute2",
             "procps",
@@ -68,6 +78,37 @@ const TREES: &[Tree] = &[
         suite: "sid",
         content: Content::Programs("containerd"),
     },
+    Tree {
+        name: "kubectl",
+        reason: "its debugging of running pods",
+        suite: "trixie",
+        content: Content::Programs("kubectl"),
+    },
+    Tree {
+        name: "kustomize",
+        reason: "builds the Kubernetes manifests",
+        suite: "trixie",
+        content: Content::Programs("kustomize"),
+    },
+    Tree {
+        name: "apiserver",
+        reason: "the API server's own evaluation of admission policies (1 minute, 0.8 GB)",
+        // From Kubernetes 1.36 on these policies are stable; the releases before have older versions of the library.
+        suite: "sid",
+        content: Content::Go {
+            libraries: &["golang-k8s-apiserver-dev"],
+            without: &[
+                "golang-etcd-server-dev",
+                "golang-github-aws-aws-sdk-go-v2-dev",
+                "golang-github-klauspost-compress-dev",
+                "golang-golang-x-tools",
+                "golang-golang-x-tools-dev",
+                "golang-gonum-v1-gonum-dev",
+                "golang-google-cloud-dev",
+                "golang-mongodb-mongo-driver-dev",
+            ],
+        },
+    },
 ];
 
 impl Tree {
@@ -81,6 +122,11 @@ impl Tree {
         let content = match self.content {
             Content::System(packages) => format!("system with {}", packages.join(" ")),
             Content::Programs(package) => format!("programs of {package}"),
+            Content::Go { libraries, without } => format!(
+                "Go with {} without {}",
+                libraries.join(" "),
+                without.join(" ")
+            ),
         };
         format!("{}: {content}\n", self.suite)
     }
@@ -101,18 +147,25 @@ impl Tree {
         let product = match self.content {
             Content::System(packages) => bootstrap(&partial, self.suite, packages, mirror)?,
             Content::Programs(package) => unpack(&partial, self.suite, package, mirror)?,
+            Content::Go { libraries, without } => {
+                gather(&partial, self.suite, libraries, without, mirror)?
+            }
         };
         let place = trees.join(self.name);
         let stamp = self.stamp(trees);
         if stamp.exists() {
             fs::remove_file(&stamp)?;
         }
-        remove(&place)?;
+        // Removing takes long; until then the old one is in nobody's way.
+        if place.exists() {
+            fs::rename(&place, partial.join("old"))
+                .with_context(|| format!("cannot move {} away", place.display()))?;
+        }
         fs::rename(&product, &place)
             .with_context(|| format!("cannot move {} into its place", product.display()))?;
-        remove(&partial)?;
         fs::write(&stamp, self.recipe())
-            .with_context(|| format!("cannot write {}", stamp.display()))
+            .with_context(|| format!("cannot write {}", stamp.display()))?;
+        remove(&partial)
     }
 }
 
@@ -203,43 +256,11 @@ fn bootstrap(partial: &Path, suite: &str, packages: &[&str], mirror: &str) -> Re
     Ok(root)
 }
 
-/// The programs of one package, fetched by apt with lists of its own.
+/// The programs of one package.
 fn unpack(partial: &Path, suite: &str, package: &str, mirror: &str) -> Result<PathBuf> {
-    let sources = partial.join("sources.list");
-    fs::write(
-        &sources,
-        format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"),
-    )?;
-    fs::create_dir_all(partial.join("lists/partial"))?;
-    fs::create_dir_all(partial.join("archives/partial"))?;
-    let apt_get = || {
-        let mut apt_get = Command::new("apt-get");
-        apt_get
-            .current_dir(partial)
-            .arg("--quiet")
-            .arg(option("Dir::Etc::sourcelist", &sources))
-            .arg(option("Dir::Etc::sourceparts", Path::new("/dev/null")))
-            .arg(option("Dir::State::lists", &partial.join("lists")))
-            .arg(option("Dir::Cache", partial))
-            .arg("-oAcquire::Languages=none")
-            // The directory is root's; the user `_apt` could not write into it.
-            .arg("-oAPT::Sandbox::User=root");
-        apt_get
-    };
-    command::output(apt_get().arg("update"))?;
-    command::output(apt_get().args(["download", package]))?;
-
-    let archive = fs::read_dir(partial)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|suffix| suffix == "deb"))
-        .with_context(|| format!("apt-get downloaded no package {package}"))?;
+    let file = Archive::open(partial, suite, mirror)?.download(package)?;
     let unpacked = partial.join("unpacked");
-    command::output(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&archive)
-            .arg(&unpacked),
-    )?;
+    extract(&file, &unpacked)?;
     // A directory `lib` laid over a system would hide its link to `usr/lib`: nothing but `usr` is kept.
     let product = partial.join("product");
     fs::create_dir(&product)?;
@@ -248,8 +269,31 @@ fn unpack(partial: &Path, suite: &str, package: &str, mirror: &str) -> Result<Pa
     Ok(product)
 }
 
-fn option(name: &str, value: &Path) -> String {
-    format!("-o{name}={}", value.display())
+/// A Go toolchain in `usr/lib/go`, libraries below `usr/share/gocode`, and what they are in `packages`.
+fn gather(
+    partial: &Path,
+    suite: &str,
+    libraries: &[&str],
+    without: &[&str],
+    mirror: &str,
+) -> Result<PathBuf> {
+    let wanted = [&["golang-go"], libraries].concat();
+    let files = Archive::open(partial, suite, mirror)?.download_all(&wanted, without)?;
+    let product = partial.join("product");
+    fs::create_dir(&product)?;
+    let mut list = String::new();
+    for file in &files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        // A library that needs a C compiler brings one along.
+        if !name.starts_with("golang-") {
+            continue;
+        }
+        extract(file, &product)?;
+        list.push_str(&name);
+        list.push('\n');
+    }
+    fs::write(product.join("packages"), list)?;
+    Ok(product)
 }
 
 /// Removes a directory that may not be there.

@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 
 use crate::command;
 use crate::demo;
+use crate::image;
 use crate::setup::{self, Scope};
 use crate::workspace::Workspace;
 use tally::Tally;
@@ -171,7 +172,14 @@ fn clippy(workspace: &Workspace) -> Vec<Command> {
 
 /// The tests on the real kernel use the agent and the hook as they are shipped: the release build, and a static one.
 fn integration(workspace: &Workspace) -> Tally {
-    let build = checks(vec![workspace.build_agent(), workspace.build_hook()]);
+    let mut build = checks(vec![workspace.build_agent(), workspace.build_hook()]);
+    // The trials of the images need root as their build does, and are ignored without it.
+    if setup::is_root()
+        && let Err(error) = image::run(workspace, &image::Options::native())
+    {
+        eprintln!("error: {error:#}");
+        build.failed.push("cargo xtask image".to_owned());
+    }
     if !build.failed.is_empty() {
         return build;
     }
