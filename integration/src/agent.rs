@@ -3,11 +3,13 @@
 use crate::finished::Finished;
 use crate::load;
 use crate::metrics::Metrics;
+use crate::pages::Pages;
 use crate::place;
 use crate::process::{Process, wait_for};
 use crate::runtime::Machine;
 use crate::scene::{Scene, free_port};
 use crate::span::{self, Span};
+use crate::terminal::Terminal;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -19,11 +21,8 @@ use std::time::Duration;
 
 /// Longest start of the agent before a trial gives up on it.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// Longest end of the agent, and longest time until its counters stand still.
+/// Longest end of the agent.
 const END_LIMIT: Duration = Duration::from_secs(15);
-/// The agent batches its wake-ups; counters that stood still for this long have settled.
-const CALM: Duration = Duration::from_millis(100);
-
 /// How often a starting agent is asked again.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -43,6 +42,7 @@ pub struct Setup<'a> {
     environment: Vec<(String, String)>,
     ring_bytes: u32,
     port: u16,
+    print: &'static str,
     print_file: PathBuf,
 }
 
@@ -97,6 +97,7 @@ impl<'a> Setup<'a> {
             environment: Vec::new(),
             ring_bytes: AMPLE_RING,
             port,
+            print: "none",
             print_file,
         })
     }
@@ -173,6 +174,12 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// Shows spans on standard output in this form.
+    pub fn showing(mut self, print: &'static str) -> Self {
+        self.print = print;
+        self
+    }
+
     /// Prints spans to another file.
     pub fn print_file(mut self, file: &Path) -> Self {
         file.clone_into(&mut self.print_file);
@@ -196,22 +203,43 @@ impl<'a> Setup<'a> {
     }
 
     fn spawn(&self) -> Result<Process> {
-        let binary = self.binary()?;
-        let mut command = command_in_clean_environment(&self.wrapper, &binary);
-        command.args(&self.arguments);
-        command.args(["--ring-bytes", &self.ring_bytes.to_string()]);
-        command
-            .args(["--print", "none", "--print-file"])
-            .arg(&self.print_file);
-        command
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
-            .args(&self.trailing);
-        command.envs(self.environment.iter().map(|(key, value)| (key, value)));
+        let print_file = self.print_file.as_os_str();
+        let command = self.command(&[
+            "--print".as_ref(),
+            self.print.as_ref(),
+            "--print-file".as_ref(),
+            print_file,
+        ])?;
         Process::start(
             &format!("pilotfish-{}", self.port),
             command,
             self.scene.folder(),
         )
+    }
+
+    fn command(&self, output: &[&OsStr]) -> Result<Command> {
+        let binary = self.binary()?;
+        let mut command = command_in_clean_environment(&self.wrapper, &binary);
+        command.args(&self.arguments);
+        command.args(["--ring-bytes", &self.ring_bytes.to_string()]);
+        command.args(output);
+        command
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(&self.trailing);
+        command.envs(self.environment.iter().map(|(key, value)| (key, value)));
+        Ok(command)
+    }
+
+    /// Starts the agent on a terminal, where nobody has asked for any output, and waits until it is ready. What the
+    /// terminal can do is up to the environment.
+    pub fn on_terminal(self, columns: u16, rows: u16) -> Result<Terminal> {
+        let mut terminal = Terminal::start(self.command(&[])?, columns, rows)?;
+        let url = format!("http://127.0.0.1:{}/readyz", self.port);
+        terminal.wait_for("readiness of the agent", START_LIMIT, |_| {
+            matches!(load::fetch(&url), Ok((200, _))).then_some(())
+        })?;
+        self.scene.remember_loaded(terminal.pid())?;
+        Ok(terminal)
     }
 
     /// Starts the agent and waits until it is ready.
@@ -293,7 +321,7 @@ impl Agent {
 
     /// Address of one of its pages.
     pub fn url(&self, page: &str) -> String {
-        format!("http://127.0.0.1:{}{page}", self.port)
+        self.pages().url(page)
     }
 
     /// Port of its pages.
@@ -306,43 +334,24 @@ impl Agent {
         &mut self.process
     }
 
+    /// Its pages.
+    pub fn pages(&self) -> Pages {
+        Pages::at(self.port)
+    }
+
     /// Scrapes its metrics.
     pub fn metrics(&self) -> Result<Metrics> {
-        let (status, page) = load::fetch(&self.url("/metrics"))?;
-        ensure!(status == 200, "/metrics answered {status}");
-        Ok(Metrics::new(page))
+        self.pages().metrics()
     }
 
     /// Reads `/status`.
     pub fn status(&self) -> Result<serde_json::Value> {
-        let (status, page) = load::fetch(&self.url("/status"))?;
-        ensure!(status == 200, "/status answered {status}");
-        Ok(serde_json::from_str(&page)?)
+        self.pages().status()
     }
 
     /// Waits until everything that the kernel produced has been delivered or counted as lost.
     pub fn settle(&self) -> Result<Metrics> {
-        let mut last = (0, 0, 0);
-        wait_for(
-            "that records produced = delivered + lost",
-            END_LIMIT,
-            || {
-                let metrics = self.metrics()?;
-                let now = (metrics.produced()?, metrics.delivered()?, metrics.lost()?);
-                let calm = now == last && now.0 == now.1 + now.2;
-                last = now;
-                if !calm {
-                    std::thread::sleep(CALM);
-                }
-                Ok(calm.then_some(metrics))
-            },
-        )
-        .with_context(|| {
-            format!(
-                "last seen: produced {}, delivered {}, lost {}",
-                last.0, last.1, last.2
-            )
-        })
+        self.pages().settle()
     }
 
     /// The spans printed so far.

@@ -10,13 +10,17 @@
 pub mod agent;
 pub mod announce;
 pub mod client;
+pub mod document;
 pub mod finished;
 pub mod holdings;
+pub mod kubernetes;
 pub mod load;
 pub mod metrics;
 pub mod namespace;
 pub mod nginx;
+pub mod pages;
 pub mod place;
+pub mod policy;
 pub mod process;
 pub mod program;
 pub mod runtime;
@@ -24,6 +28,7 @@ pub mod scene;
 pub mod server;
 pub mod span;
 pub mod tally;
+pub mod terminal;
 pub mod trial;
 pub mod wire;
 

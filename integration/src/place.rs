@@ -38,6 +38,26 @@ pub fn hook_binary() -> Result<PathBuf> {
     )
 }
 
+/// The agent's image under test, an OCI archive: `PILOTFISH_IMAGE`, or what this checkout built last.
+pub fn agent_image() -> Result<PathBuf> {
+    image("PILOTFISH_IMAGE", "pilotfish")
+}
+
+/// The node agent's image under test: `PILOTFISH_NODE_IMAGE`, or what this checkout built last.
+pub fn node_image() -> Result<PathBuf> {
+    image("PILOTFISH_NODE_IMAGE", "pilotfish-node")
+}
+
+fn image(variable: &str, name: &str) -> Result<PathBuf> {
+    let architecture = match env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let built = format!("target/images/{name}-{architecture}.tar");
+    binary(variable, &built, "cargo xtask image")
+}
+
 fn binary(variable: &str, built: &str, command: &str) -> Result<PathBuf> {
     let path = env::var_os(variable).map_or_else(|| workspace().join(built), PathBuf::from);
     if !path.is_file() {
@@ -53,12 +73,17 @@ fn binary(variable: &str, built: &str, command: &str) -> Result<PathBuf> {
 /// Looks a tool up: first among those that `cargo xtask setup` put under `target/tools`, then in `PATH`, then in
 /// the system directories that are not in everyone's `PATH`.
 pub fn tool(name: &str) -> Option<PathBuf> {
-    let venv = workspace().join("target/tools/venv");
+    let tools = workspace().join("target/tools");
+    let venv = tools.join("venv");
+    let own = [
+        venv.join("bin"),
+        tools.join("npm/node_modules/.bin"),
+        tools.join("trees").join(name).join("usr/bin"),
+    ];
     let in_path: Vec<PathBuf> =
         env::var_os("PATH").map_or_else(Vec::new, |paths| env::split_paths(&paths).collect());
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    [venv.join("bin")]
-        .into_iter()
+    own.into_iter()
         .chain(in_path)
         .chain(system)
         .map(|folder| folder.join(name))

@@ -88,6 +88,14 @@ impl Tally {
         rest
     }
 
+    /// The tally without the outcomes whose path starts with `prefix`.
+    #[must_use]
+    pub fn without_path(mut self, prefix: &str) -> Self {
+        self.0
+            .retain(|outcome, _| !outcome.path.starts_with(prefix));
+        self
+    }
+
     /// How often an outcome was seen.
     pub fn count(&self, outcome: &Outcome) -> u64 {
         self.0.get(outcome).copied().unwrap_or_default()

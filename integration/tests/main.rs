@@ -1,25 +1,37 @@
 //! The kernel tests: one binary, one trial after the other. `--list` names them, a word selects some.
 
+mod admission;
 mod annotations;
+mod chart;
 mod check;
 mod churn;
 mod clients;
 mod containerd;
 mod containers;
+mod dashboards;
 mod docker;
+mod documentation;
+mod ephemeral;
 mod faults;
 mod hook;
 mod hook_faults;
 mod hook_launch;
 mod hook_restart;
 mod identity;
+mod image;
+mod inject;
 mod joining;
 mod loss;
+mod manifests;
 mod messages;
 mod namespace;
 mod node;
+mod node_hook;
+mod node_pod;
 mod node_start;
 mod nri;
+mod pod_privileges;
+mod pod_sidecar;
 mod podman;
 mod privilege;
 mod processes;
@@ -32,6 +44,7 @@ mod servers;
 mod status;
 mod streams;
 mod syscalls;
+mod terminal;
 
 use integration::Trials;
 use std::process::ExitCode;
@@ -40,6 +53,7 @@ fn main() -> ExitCode {
     let mut trials = Trials::default();
     for register in [
         check::register,
+        terminal::register,
         status::register,
         servers::register,
         clients::register,
@@ -50,6 +64,7 @@ fn main() -> ExitCode {
         namespace::register,
         privilege::register,
         receivers::register,
+        dashboards::register,
         messages::register,
         streams::register,
         joining::register,
@@ -64,12 +79,23 @@ fn main() -> ExitCode {
         annotations::register,
         hook::register,
         hook_restart::register,
+        inject::register,
         hook_faults::register,
         hook_launch::register,
         containers::register,
         node::register,
         node_start::register,
         podman::register,
+        documentation::register,
+        manifests::register,
+        chart::register,
+        ephemeral::register,
+        node_hook::register,
+        node_pod::register,
+        admission::register,
+        pod_sidecar::register,
+        pod_privileges::register,
+        image::register,
     ] {
         register(&mut trials);
     }

@@ -85,7 +85,7 @@ fn rotel(scene: &Scene, protocol: &str) -> Result<()> {
 }
 
 /// Spans in rotel's detailed log: blocks that start with `Span #N` and list attributes as `-> key: Type(value)`.
-fn received_spans(log: &str) -> Result<Tally> {
+pub(crate) fn received_spans(log: &str) -> Result<Tally> {
     let mut tally = Tally::default();
     for block in log.split("\nSpan #").skip(1) {
         let attributes: BTreeMap<&str, &str> = block

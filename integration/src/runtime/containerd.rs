@@ -3,13 +3,14 @@
 use super::cri::Cri;
 use super::machine::{Machine, output};
 use super::tree::Tree;
-use super::{IMAGES, image};
+use super::{ARCHIVE, IMAGES, image};
 use crate::namespace::inner_pid;
 use crate::process::{Process, wait_for};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -93,6 +94,12 @@ impl<'machine> Containerd<'machine> {
         machine.write(IMAGES, image::archive()?, 0o644)?;
         containerd.ctr(["images", "import", IMAGES])?;
         Ok(containerd)
+    }
+
+    /// Imports the images of an archive of the host, in the way that the documentation tells users.
+    pub fn import(&self, archive: &Path) -> Result<()> {
+        self.machine.copy_in(archive, ARCHIVE, 0o644)?;
+        self.ctr(["images", "import", ARCHIVE]).map(drop)
     }
 
     /// Ends the daemon in an orderly way and starts it again; containers go on meanwhile.

@@ -3,9 +3,9 @@
 //! Messages and field numbers: `api.proto` of `runtime.v1`, k8s.io/cri-api. The bindings that are published need
 //! `protoc` to build; this is their part that the trials use.
 
-use super::image;
+mod config;
+
 use anyhow::{Context, Result};
-use std::collections::HashMap;
 use std::path::Path;
 use tokio::runtime::{Builder, Runtime};
 use tonic::client::Grpc;
@@ -13,102 +13,15 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-/// `CONTAINER` of the enumeration `NamespaceMode`: its own.
-const CONTAINER: i32 = 1;
-/// `POD`: one for all of its containers.
-const POD: i32 = 0;
-/// `NODE`: the machine's.
-const NODE: i32 = 2;
+pub(super) use config::{Capabilities, Mount, Number, SecurityProfile, Variable};
+pub use config::{Container, Pod};
+
 /// Seconds between asking a container to end and killing it.
 const GRACE: i64 = 5;
 /// Bound of a command in a container, in seconds.
 const EXEC_LIMIT: i64 = 20;
-
-type Text = HashMap<String, String>;
-
-/// A pod sandbox in the machine's network.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Pod {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<PodMetadata>,
-    #[prost(map = "string, string", tag = "6")]
-    labels: Text,
-    #[prost(map = "string, string", tag = "7")]
-    annotations: Text,
-    #[prost(message, optional, tag = "8")]
-    linux: Option<PodLinux>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PodMetadata {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    uid: String,
-    #[prost(string, tag = "3")]
-    namespace: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PodLinux {
-    #[prost(message, optional, tag = "2")]
-    security: Option<PodSecurity>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PodSecurity {
-    #[prost(message, optional, tag = "1")]
-    namespaces: Option<Namespaces>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Namespaces {
-    #[prost(int32, tag = "1")]
-    network: i32,
-    #[prost(int32, tag = "2")]
-    pid: i32,
-}
-
-/// A container from [`image::PROMPT`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Container {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<ContainerMetadata>,
-    #[prost(message, optional, tag = "2")]
-    image: Option<Image>,
-    #[prost(string, repeated, tag = "3")]
-    command: Vec<String>,
-    #[prost(map = "string, string", tag = "9")]
-    labels: Text,
-    #[prost(map = "string, string", tag = "10")]
-    annotations: Text,
-    #[prost(message, optional, tag = "15")]
-    linux: Option<ContainerLinux>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ContainerMetadata {
-    #[prost(string, tag = "1")]
-    name: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Image {
-    #[prost(string, tag = "1")]
-    image: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ContainerLinux {
-    #[prost(message, optional, tag = "2")]
-    security: Option<ContainerSecurity>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ContainerSecurity {
-    #[prost(message, optional, tag = "3")]
-    namespaces: Option<Namespaces>,
-}
+/// `CONTAINER_EXITED` of the enumeration `ContainerState`.
+const EXITED: i32 = 2;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct RunPod {
@@ -160,88 +73,23 @@ pub struct Answer {
     pub code: i32,
 }
 
+/// Of `ContainerStatusResponse`, what the trials look at.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Status {
+    #[prost(message, optional, tag = "1")]
+    state: Option<State>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct State {
+    #[prost(int32, tag = "3")]
+    state: i32,
+    #[prost(int32, tag = "7")]
+    exit_code: i32,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct Nothing {}
-
-impl Pod {
-    /// A pod; its user id is made of both names.
-    pub fn new(namespace: &str, name: &str) -> Self {
-        let namespaces = Namespaces {
-            network: NODE,
-            pid: CONTAINER,
-        };
-        Self {
-            metadata: Some(PodMetadata {
-                name: name.to_owned(),
-                uid: format!("uid-of-{namespace}-{name}"),
-                namespace: namespace.to_owned(),
-            }),
-            linux: Some(PodLinux {
-                security: Some(PodSecurity {
-                    namespaces: Some(namespaces),
-                }),
-            }),
-            ..Self::default()
-        }
-    }
-
-    /// Adds a label.
-    #[must_use]
-    pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.labels.insert(key.to_owned(), value.to_owned());
-        self
-    }
-
-    /// Adds an annotation.
-    #[must_use]
-    pub fn annotation(mut self, key: &str, value: &str) -> Self {
-        self.annotations.insert(key.to_owned(), value.to_owned());
-        self
-    }
-
-    /// Puts all containers into one pid namespace, as `shareProcessNamespace` does.
-    #[must_use]
-    pub fn sharing_processes(mut self) -> Self {
-        let linux = self.linux.get_or_insert_default();
-        let security = linux.security.get_or_insert_default();
-        security.namespaces.get_or_insert_default().pid = POD;
-        self
-    }
-
-    fn namespaces(&self) -> Option<Namespaces> {
-        self.linux.as_ref()?.security.as_ref()?.namespaces.clone()
-    }
-}
-
-impl Container {
-    /// A container that runs `words`.
-    pub fn new(name: &str, words: &[&str]) -> Self {
-        Self {
-            metadata: Some(ContainerMetadata {
-                name: name.to_owned(),
-            }),
-            image: Some(Image {
-                image: image::PROMPT.to_owned(),
-            }),
-            command: words.iter().map(|&word| word.to_owned()).collect(),
-            ..Self::default()
-        }
-    }
-
-    /// Adds a label.
-    #[must_use]
-    pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.labels.insert(key.to_owned(), value.to_owned());
-        self
-    }
-
-    /// Adds an annotation.
-    #[must_use]
-    pub fn annotation(mut self, key: &str, value: &str) -> Self {
-        self.annotations.insert(key.to_owned(), value.to_owned());
-        self
-    }
-}
 
 /// A connection to a runtime.
 #[derive(Debug)]
@@ -272,12 +120,7 @@ impl Cri {
 
     /// `CreateContainer`: gives back the container's id. `pod` is what the sandbox was made of.
     pub fn create(&self, sandbox: &str, pod: &Pod, container: &Container) -> Result<String> {
-        let mut config = container.clone();
-        config.linux = Some(ContainerLinux {
-            security: Some(ContainerSecurity {
-                namespaces: pod.namespaces(),
-            }),
-        });
+        let config = container.in_namespaces(pod.namespaces());
         let request = CreateContainer {
             pod: sandbox.to_owned(),
             config: Some(config),
@@ -309,9 +152,25 @@ impl Cri {
         self.call("ExecSync", request)
     }
 
+    /// `StopContainer`: asks it to end, and kills it after [`GRACE`].
+    pub fn stop(&self, container: &str) -> Result<()> {
+        self.on("StopContainer", container, GRACE)
+    }
+
+    /// `ContainerStatus`: the exit code of a container that has ended.
+    pub fn exit_code(&self, container: &str) -> Result<Option<i32>> {
+        let request = Id {
+            id: container.to_owned(),
+            grace: 0,
+        };
+        let answer: Status = self.call("ContainerStatus", request)?;
+        let state = answer.state.context("a container without a state")?;
+        Ok((state.state == EXITED).then_some(state.exit_code))
+    }
+
     /// `StopContainer` and `RemoveContainer`.
     pub fn remove(&self, container: &str) -> Result<()> {
-        self.on("StopContainer", container, GRACE)?;
+        self.stop(container)?;
         self.on("RemoveContainer", container, 0)
     }
 

@@ -1,7 +1,7 @@
 //! The docker daemon and its client.
 
 use super::machine::{Machine, output};
-use super::{IMAGES, image};
+use super::{ARCHIVE, IMAGES, image};
 use crate::namespace::inner_pid;
 use crate::process::{Process, wait_for};
 use anyhow::{Context, Result, ensure};
@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -71,6 +72,12 @@ impl<'machine> Docker<'machine> {
         })
         .map(drop)
         .with_context(|| format!("it logged:\n{}", self.daemon.log_tail()))
+    }
+
+    /// Loads the images of an archive of the host.
+    pub fn load(&self, archive: &Path) -> Result<String> {
+        self.machine.copy_in(archive, ARCHIVE, 0o644)?;
+        self.output(["load", "--input", ARCHIVE])
     }
 
     /// A command line of the client.

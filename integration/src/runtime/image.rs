@@ -5,6 +5,7 @@ use crate::program;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs;
 
 /// The image that serves: `prompt PORT` answers HTTP on 127.0.0.1 from its first milliseconds.
@@ -16,28 +17,57 @@ pub const PAUSE: &str = "localhost/pause:latest";
 /// Commands of busybox that are there as links to it.
 const LINKS: &[&str] = &["cat", "env", "ls", "ps", "sh", "sleep", "true", "wget"];
 
+/// An image of one layer.
+#[derive(Clone, Debug)]
+pub struct Image<'image> {
+    /// Name and tag.
+    pub name: &'image str,
+    /// `config` of the OCI image specification: what is started, and how.
+    pub process: Value,
+    /// The root file system, as a tar archive.
+    pub layer: &'image [u8],
+}
+
 /// Both images as one archive that `ctr images import`, `podman load` and `docker load` take.
 pub fn archive() -> Result<Vec<u8>> {
-    let layer = layer()?;
-    let images = [
-        (PROMPT, json!({ "Cmd": ["prompt", "8080"] })),
-        (PAUSE, json!({ "Entrypoint": ["sleep", "infinity"] })),
-    ];
+    let layer = &layer()?;
+    let environment = json!(["PATH=/bin"]);
+    archive_of(&[
+        Image {
+            name: PROMPT,
+            process: json!({ "Cmd": ["prompt", "8080"], "Env": environment }),
+            layer,
+        },
+        Image {
+            name: PAUSE,
+            process: json!({ "Entrypoint": ["sleep", "infinity"], "Env": environment }),
+            layer,
+        },
+    ])
+}
+
+/// Images as such an archive; a layer that they share is in it once.
+pub fn archive_of(images: &[Image<'_>]) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut manifest = Vec::new();
-    for (name, process) in images {
-        let configuration = configuration(&layer, process).to_string();
+    let mut layers = BTreeMap::new();
+    for image in images {
+        let configuration = configuration(image).to_string();
         let file = format!("{}.json", hexadecimal(configuration.as_bytes()));
+        let layer = format!("{}.tar", hexadecimal(image.layer));
         add(&mut archive, &file, configuration.as_bytes(), 0o644)?;
-        manifest.push(json!({ "Config": file, "RepoTags": [name], "Layers": ["layer.tar"] }));
+        manifest.push(json!({ "Config": file, "RepoTags": [image.name], "Layers": [&layer] }));
+        layers.insert(layer, image.layer);
     }
-    add(&mut archive, "layer.tar", &layer, 0o644)?;
+    for (name, layer) in layers {
+        add(&mut archive, &name, layer, 0o644)?;
+    }
     let manifest = Value::from(manifest).to_string();
     add(&mut archive, "manifest.json", manifest.as_bytes(), 0o644)?;
     archive.into_inner().context("cannot write an archive")
 }
 
-/// The only layer: the root file system of both images, as a tar archive.
+/// The layer of both: their root file system, as a tar archive.
 pub fn layer() -> Result<Vec<u8>> {
     let busybox = place::tool("busybox").context("busybox is not installed")?;
     let mut layer = tar::Builder::new(Vec::new());
@@ -63,18 +93,18 @@ pub fn layer() -> Result<Vec<u8>> {
 }
 
 /// As the OCI image specification 1.0 has it.
-fn configuration(layer: &[u8], mut process: Value) -> Value {
+fn configuration(image: &Image<'_>) -> Value {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     };
-    process["Env"] = json!(["PATH=/bin"]);
+    let layer = format!("sha256:{}", hexadecimal(image.layer));
     json!({
         "architecture": architecture,
         "os": "linux",
-        "config": process,
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hexadecimal(layer))] },
+        "config": image.process,
+        "rootfs": { "type": "layers", "diff_ids": [layer] },
     })
 }
 

@@ -179,27 +179,42 @@ impl Machine {
             .collect())
     }
 
-    /// The number outside of a process of the machine's own pid namespace.
+    /// The number outside of a process that has this number in the machine. It may be in a container's pid namespace.
     pub fn outside(&self, inside: u32) -> Option<u32> {
         let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         let own = namespace(self.first)?;
-        let numbers = fs::read_dir("/proc").ok()?.flatten();
-        numbers
+        let depth = numbers(self.first)?.len().checked_sub(1)?;
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        processes
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|&pid| namespace(pid).as_ref() == Some(&own))
-            .find(|pid| {
-                fs::read_to_string(format!("/proc/{pid}/status"))
-                    .is_ok_and(|status| innermost(&status) == Some(inside))
-            })
+            .filter(|&pid| numbers(pid).is_some_and(|all| all.get(depth) == Some(&inside)))
+            .find(|&pid| namespace(pid).as_ref() == Some(&own) || self.is_ancestor_of(pid))
+    }
+
+    /// Containers descend from the machine's first process, which adopts orphans.
+    fn is_ancestor_of(&self, pid: u32) -> bool {
+        let parents = std::iter::successors(Some(pid), |&pid| parent(pid));
+        parents
+            .take_while(|&pid| pid > 1)
+            .any(|pid| pid == self.first)
     }
 }
 
-/// The number in the innermost pid namespace, of a `/proc/PID/status` text.
-fn innermost(status: &str) -> Option<u32> {
-    let numbers = status
+/// A process's numbers in the pid namespaces that it is in, from outside to inside.
+fn numbers(pid: u32) -> Option<Vec<u32>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
         .lines()
         .find_map(|line| line.strip_prefix("NSpid:"))?;
-    numbers.split_whitespace().last()?.parse().ok()
+    line.split_whitespace()
+        .map(|number| number.parse().ok())
+        .collect()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 /// Waits until the machine is complete and gives back its first process.

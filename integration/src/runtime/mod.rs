@@ -19,6 +19,9 @@
 //! containerd.ctr(["run", "--detach", "--net-host", image::PROMPT, "one", "prompt", "8080"])?;
 //! let cri = containerd.cri()?;                               // the CRI client: pods, containers, exec
 //!
+//! let kubelet = Kubelet::new(&machine, containerd.cri()?);   // runs Pod manifests
+//! let pod = kubelet.run(&json!({ "metadata": { ... }, "spec": { ... } }))?;
+//!
 //! let docker = Docker::start(&machine, &docker::configuration())?;
 //! docker.output(["run", "--detach", "--network=host", image::PROMPT, "prompt", "8080"])?;
 //!
@@ -45,14 +48,17 @@ pub mod docker;
 pub mod groups;
 pub mod hook;
 pub mod image;
+mod kubelet;
 mod machine;
 mod podman;
+pub mod stock;
 mod tree;
 
 pub use bundle::Bundle;
 pub use containerd::{Containerd, Release};
 pub use cri::{Answer, Container, Cri, Pod};
 pub use docker::Docker;
+pub use kubelet::{Kubelet, NODE, Running};
 pub use machine::Machine;
 pub use podman::Podman;
 pub use tree::Tree;
@@ -61,6 +67,9 @@ use crate::trial::Need;
 
 /// Where the image archive is in a machine.
 const IMAGES: &str = "/var/lib/images.tar";
+
+/// Where an archive with an image of ours is in a machine.
+const ARCHIVE: &str = "/var/lib/pilotfish.tar";
 
 /// Programs without which no machine starts.
 const TOOLS: &[&str] = &["unshare", "nsenter", "gcc", "busybox"];

@@ -1,9 +1,10 @@
 //! podman, which has no daemon.
 
 use super::machine::{Machine, output};
-use super::{IMAGES, image};
+use super::{ARCHIVE, IMAGES, image};
 use anyhow::Result;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::Command;
 
 /// podman in a machine, with a low-level runtime and the options of a trial.
@@ -24,6 +25,12 @@ impl<'machine> Podman<'machine> {
         machine.write(IMAGES, image::archive()?, 0o644)?;
         podman.output(["load", "--quiet", "--input", IMAGES])?;
         Ok(podman)
+    }
+
+    /// Loads the images of an archive of the host.
+    pub fn load(&self, archive: &Path) -> Result<String> {
+        self.machine.copy_in(archive, ARCHIVE, 0o644)?;
+        self.output(["load", "--input", ARCHIVE])
     }
 
     /// A command line of podman.

@@ -13,6 +13,8 @@ pub enum Tree {
     Containerd16,
     /// The programs of containerd 2, to lay over a system.
     Containerd2,
+    /// Go and the API server's library; no system.
+    Apiserver,
 }
 
 impl Tree {
@@ -21,6 +23,7 @@ impl Tree {
             Self::Debian13 => "debian13",
             Self::Containerd16 => "containerd-1.6",
             Self::Containerd2 => "containerd-2",
+            Self::Apiserver => "apiserver",
         }
     }
 
