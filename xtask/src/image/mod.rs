@@ -102,11 +102,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if !setup::is_root() {
         bail!("images are built by root: file capabilities and owners in a file tree need it");
     }
+    let origin = Origin::find(workspace)?;
     if let Some(trees) = &options.trees {
         let [architecture] = architectures else {
             bail!("--trees lays out the files of one architecture, not of all");
         };
-        let programs = Programs::build(workspace, *architecture)?;
+        let programs = Programs::build(workspace, *architecture, &origin)?;
         for image in IMAGES {
             tree::lay_out(workspace, image, &programs, &trees.join(image.name))?;
         }
@@ -120,7 +121,6 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         .clone()
         .unwrap_or_else(|| workspace.path("target/images"));
     fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
-    let origin = Origin::find(workspace)?;
     for &architecture in architectures {
         make(workspace, architecture, &origin, &place)?;
     }
@@ -134,8 +134,9 @@ fn make(
     origin: &Origin,
     place: &Path,
 ) -> Result<()> {
-    let programs = Programs::build(workspace, architecture)?;
-    let work = workspace.target().join("image");
+    let programs = Programs::build(workspace, architecture, origin)?;
+    // Not `image`: that is cargo's directory of the profile with this name.
+    let work = workspace.target().join("image-work");
     for image in IMAGES {
         let buildah = Buildah::new(work.join("storage"))?;
         let tree = work.join("tree");

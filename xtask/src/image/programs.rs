@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::architecture::Architecture;
+use super::origin::Origin;
 use crate::command;
 use crate::workspace::Workspace;
 
@@ -25,7 +26,11 @@ pub(super) struct Programs {
 
 impl Programs {
     /// Builds both for an architecture.
-    pub(super) fn build(workspace: &Workspace, architecture: Architecture) -> Result<Self> {
+    pub(super) fn build(
+        workspace: &Workspace,
+        architecture: Architecture,
+        origin: &Origin,
+    ) -> Result<Self> {
         if !command::on_path(architecture.compiler()) {
             bail!(
                 "there is no {} to build for {}: run `cargo xtask setup`",
@@ -45,6 +50,8 @@ impl Programs {
             ]);
             build.args(["--target", &architecture.triple()]);
             prepare(&mut build, architecture, &local);
+            // The C compiler's `__DATE__` and `__TIME__`, which mimalloc prints.
+            build.env("SOURCE_DATE_EPOCH", origin.epoch.to_string());
             command::run(&mut build)?;
         }
         let place = workspace.target().join(architecture.triple());

@@ -1,4 +1,4 @@
-//! Bills of materials (CycloneDX 1.5) of the programs in an image.
+//! Bills of materials (`CycloneDX` 1.5) of the programs in an image.
 //!
 //! cargo-cyclonedx describes each package of a workspace from `cargo metadata`, with names, versions, licences and checksums.
 //! That is more than is linked: features that only other packages ask for, build scripts, procedural macros. What cargo
@@ -66,7 +66,7 @@ pub(super) fn write(
     }
     for part in parts {
         let described = describe(workspace, part, architecture, origin)?;
-        merge(&mut bill, described)?;
+        merge(&mut bill, &described)?;
     }
     name_the_image(&mut bill, image, architecture)?;
     let text = serde_json::to_string_pretty(&bill)?;
@@ -205,11 +205,11 @@ fn reference(component: &Value) -> Option<String> {
 }
 
 /// Adds another program and its components to a bill; what both have is there once.
-fn merge(bill: &mut Value, other: Value) -> Result<()> {
+fn merge(bill: &mut Value, other: &Value) -> Result<()> {
     let root = other["metadata"]["component"].clone();
     let mut components: BTreeMap<String, Value> = BTreeMap::new();
     let parts = array(bill, "components").iter().chain([&root]);
-    for component in parts.chain(array(&other, "components")) {
+    for component in parts.chain(array(other, "components")) {
         let (name, version) = package(component).context("a component without a name")?;
         components
             .entry(format!("{name} {version}"))
@@ -218,7 +218,7 @@ fn merge(bill: &mut Value, other: Value) -> Result<()> {
     let mut dependencies: BTreeMap<String, Value> = BTreeMap::new();
     for dependency in array(bill, "dependencies")
         .iter()
-        .chain(array(&other, "dependencies"))
+        .chain(array(other, "dependencies"))
     {
         let reference = dependency["ref"].as_str().unwrap_or_default();
         dependencies
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn two_programs_make_one_bill() {
         let mut one = bill("agent", &["bytes", "libc"]);
-        merge(&mut one, bill("hook", &["libc", "glob"])).unwrap();
+        merge(&mut one, &bill("hook", &["libc", "glob"])).unwrap();
         assert_eq!(names(&one), ["bytes", "glob", "hook", "libc"]);
         assert_eq!(one["metadata"]["component"]["name"], "agent");
     }
