@@ -64,6 +64,7 @@ pub(super) const PACKAGES: &[Package] = &[
         Scope::Demo,
         "Python application server under observation",
     ),
+    package("groff-base", Scope::Test, "reads the man pages").or("groff"),
     package("curl", Scope::Test, "HTTP client under observation"),
     package("wrk", Scope::Test, "keep-alive load"),
     package("golang-go", Scope::Test, "Go net/http server and client").or("go"),
