@@ -75,8 +75,8 @@ Keys of the dictionary, none of them needed: `image`; `env`, a list of further v
     runAsUser: 65532
     runAsGroup: 65532
     runAsNonRoot: true
-    # Kubernetes gives added capabilities to root only. The binary in the image has these three as file
-    # capabilities, and they count only where privileges may be gained by executing a file.
+    # Kubernetes gives another user than root no ambient capabilities; the binary in the image has these three as file
+    # capabilities. containerd, docker and podman hand them over with `false` as well (tried); CRI-O is untried.
     allowPrivilegeEscalation: true
     readOnlyRootFilesystem: true
     capabilities:
