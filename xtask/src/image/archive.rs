@@ -127,11 +127,9 @@ mod tests {
         let layer = add(&json!("layer"));
         let config = add(&json!({ "architecture": "amd64", "config": { "User": "65532:65532" } }));
         let manifest = add(&json!({ "schemaVersion": 2, "config": config, "layers": [layer] }));
-        write(
-            &layout.join("index.json"),
-            &json!({ "manifests": [manifest] }),
-        )
-        .unwrap();
+        let add_file = |name: &str, value: Value| write(&layout.join(name), &value).unwrap();
+        add_file("index.json", json!({ "manifests": [manifest] }));
+        add_file("oci-layout", json!({ "imageLayoutVersion": "1.0.0" }));
         layout
     }
 

@@ -138,15 +138,21 @@ mod tests {
 
     #[test]
     fn a_local_path_is_refused() {
-        let program = env::current_exe().unwrap();
+        let program = env::temp_dir().join(format!("xtask-paths-{}", std::process::id()));
         let own = LocalPaths(vec![(PathBuf::from("/machine/of/somebody"), "/elsewhere")]);
-        // The literal above has no slash at its end, so this program does not contain what is looked for.
-        own.refuse_in(&program).unwrap();
         assert_eq!(
             own.flags(),
             ["--remap-path-prefix=/machine/of/somebody=/elsewhere"]
         );
-        assert!(contains(b"at /root/x.rs", b"/root/"));
-        assert!(!contains(b"at /rust/x.rs", b"/root/"));
+        fs::write(
+            &program,
+            "ELF at /elsewhere/x.rs, of /machine/of/somebody-else/",
+        )
+        .unwrap();
+        own.refuse_in(&program).unwrap();
+        fs::write(&program, "ELF at /machine/of/somebody/x.rs").unwrap();
+        let error = own.refuse_in(&program).unwrap_err().to_string();
+        assert!(error.contains("the path /machine/of/somebody/,"), "{error}");
+        fs::remove_file(&program).unwrap();
     }
 }
