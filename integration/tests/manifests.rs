@@ -19,6 +19,7 @@ pub(crate) fn register(trials: &mut Trials) {
     trials.subject("manifests");
     let mut add = |name, run: fn(&Scene) -> Result<()>| trials.add_with(name, &NEEDS, run);
     add("are_valid", valid);
+    add("admission_overlays_are_valid_where_they_are_for", admission);
     add("hold_the_versions_of_the_workspace", versions);
     add("ask_for_the_documented_privileges", privileges);
     add("component_is_the_definition", component);
@@ -74,6 +75,29 @@ fn valid(_: &Scene) -> Result<()> {
             whole(&built)
         };
         check().with_context(|| directory.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// A server knows the policy's API version from one release on, as the table in `manifests/kubernetes/README.md` has it.
+fn admission(_: &Scene) -> Result<()> {
+    for (overlay, since, before) in [
+        ("base", ["1.36", "1.37"], "1.35"),
+        ("opt-in", ["1.36", "1.37"], "1.35"),
+        ("v1beta1", ["1.34", "1.35"], "1.33"),
+    ] {
+        let directory = kubernetes::manifests().join(ADMISSION).join(overlay);
+        let text = kubernetes::kustomize_build(&directory)?;
+        for version in since {
+            let objects = kubernetes::validate(&text, version).context(overlay)?;
+            ensure!(objects == 2, "{overlay} has {objects} objects");
+        }
+        let refused = kubernetes::validate(&text, before).err();
+        let why = refused.map_or_else(String::new, |error| format!("{error:#}"));
+        ensure!(
+            why.contains("Couldn't find schema for kind MutatingAdmissionPolicy"),
+            "{overlay} with Kubernetes {before}: {why:?}"
+        );
     }
     Ok(())
 }

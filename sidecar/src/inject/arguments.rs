@@ -10,7 +10,7 @@ pub struct InjectArgs {
     /// (repeatable).
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// Write there instead of to standard output; it may be the file that is read.
+    /// Write there instead of to standard output, all or nothing; it may be the file that is read.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Take the sidecar out again, and what was added for it.
@@ -27,7 +27,7 @@ pub struct InjectArgs {
 /// What the sidecar is to be.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SidecarOptions {
-    /// Image of the sidecar. Default: the published one of this version.
+    /// Image of the sidecar. Default: `pilotfish` of this version, for nodes that have it imported.
     #[arg(long, value_name = "IMAGE", value_parser = parse_image, conflicts_with = "uninject")]
     pub image: Option<String>,
     /// OpenTelemetry collector that it sends traces and metrics to (`OTEL_EXPORTER_OTLP_ENDPOINT`).

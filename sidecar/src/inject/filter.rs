@@ -46,8 +46,10 @@ pub enum Outcome {
     Unchanged,
     /// It has no sidecar any more.
     Uninjected,
-    /// It has no pods.
+    /// It is of no kind whose pods are known: it has none, or a controller of its own makes them.
     NoPods,
+    /// It says a kind, but not of which version.
+    NoVersion,
     /// Its annotation says that it is not to be observed.
     LeftAlone,
     /// It cannot have it.
@@ -62,7 +64,8 @@ impl fmt::Display for Done {
             Outcome::Updated => formatter.write_str("updated"),
             Outcome::Unchanged => formatter.write_str("unchanged"),
             Outcome::Uninjected => formatter.write_str("uninjected"),
-            Outcome::NoPods => formatter.write_str("skipped: it has no pods"),
+            Outcome::NoPods => formatter.write_str("skipped: no kind with pods that inject knows"),
+            Outcome::NoVersion => formatter.write_str("skipped: it has no apiVersion"),
             Outcome::LeftAlone => {
                 formatter.write_str("skipped: its annotation pilotfish.dev/instrument says false")
             }
@@ -159,8 +162,13 @@ impl Pass {
         let mut steps: Vec<(Verdict, Step<'_>)> = Vec::new();
         for (number, document) in documents.iter().enumerate() {
             let anchors = Anchors::of(document);
-            for Object { title, pod } in workload::objects(document, &anchors) {
-                let mut outcome = Outcome::NoPods;
+            for object in workload::objects(document, &anchors) {
+                let Object { title, pod, .. } = object;
+                let mut outcome = if object.lacks_version {
+                    Outcome::NoVersion
+                } else {
+                    Outcome::NoPods
+                };
                 if let Some(pod) = pod {
                     outcome = match decide(text, &pod, &anchors, wanted) {
                         Ok((verdict, Some((edits, expected)))) => {
@@ -245,7 +253,10 @@ fn changed(text: &str, edits: Vec<Edit>, wanted: &[Node<'_>]) -> Result<String, 
         return Ok(text.to_owned());
     }
     let text = edits::apply(text, edits).ok_or(FilterError::Unfaithful)?;
-    let documents = tree::parse(&text).map_err(|_| FilterError::Unfaithful)?;
+    let documents = tree::parse(&text).map_err(|error| match error {
+        TreeError::TooManyNodes => FilterError::Tree(error),
+        TreeError::Syntax { .. } => FilterError::Unfaithful,
+    })?;
     let is_faithful = documents.len() == wanted.len()
         && documents
             .iter()

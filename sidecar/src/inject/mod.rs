@@ -7,6 +7,7 @@ mod definition;
 mod edits;
 mod filter;
 mod input;
+mod output;
 mod place;
 mod remove;
 mod render;
@@ -18,16 +19,12 @@ pub use arguments::{InjectArgs, RunAs, SidecarOptions};
 pub use definition::DefinitionError;
 pub use filter::{Done, FilterError, Filtered, Outcome};
 pub use input::InputError;
+pub use output::OutputError;
 pub use rules::Refusal;
 pub use tree::TreeError;
 
 use anyhow::{Context, Result};
 use definition::Definition;
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-};
 
 /// Exit code when something is refused.
 const REFUSED: u8 = 1;
@@ -71,6 +68,9 @@ pub fn run(args: &InjectArgs) -> Result<u8> {
     for source in input::read(&args.files)? {
         let filtered = filter::filter(&source.text, definition.as_ref())
             .with_context(|| format!("cannot change {}", source.name))?;
+        if filtered.objects.is_empty() {
+            eprintln!("pilotfish: there is no object in {}", source.name);
+        }
         for done in &filtered.objects {
             eprintln!("{done}");
             refused += usize::from(matches!(done.outcome, Outcome::Refused(_)));
@@ -83,38 +83,25 @@ pub fn run(args: &InjectArgs) -> Result<u8> {
         );
         return Ok(REFUSED);
     }
-    write(args.output.as_deref(), &written)?;
+    output::write(args.output.as_deref(), &written)?;
     Ok(0)
 }
 
 /// Texts of several files are documents of one stream.
 fn join(stream: &mut String, text: &str) {
-    if !stream.is_empty() {
-        if !stream.ends_with('\n') {
-            stream.push('\n');
-        }
-        if !text.trim_start_matches('\u{feff}').starts_with("---") {
-            stream.push_str("---\n");
-        }
+    if stream.is_empty() {
+        stream.push_str(text);
+        return;
+    }
+    if !stream.ends_with('\n') {
+        stream.push('\n');
+    }
+    // Not at its beginning, the byte order mark would belong to a key.
+    let text = text.trim_start_matches('\u{feff}');
+    if !text.starts_with("---") {
+        stream.push_str("---\n");
     }
     stream.push_str(text);
-}
-
-fn write(output: Option<&Path>, text: &str) -> Result<()> {
-    if let Some(path) = output.filter(|path| *path != Path::new("-")) {
-        return fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
-    }
-    let mut output = io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
-        // A reader that has seen enough is no failure.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -45,10 +45,12 @@ pub enum Refusal {
     #[error("it is a pod for Windows, and eBPF is Linux's")]
     Windows,
     /// Another container has the name.
-    #[error("it has a container \"{CONTAINER}\" that is not ours; rename it")]
+    #[error(
+        "it has a container \"{CONTAINER}\" that is not ours (an init container with restartPolicy Always and args that begin with \"sidecar\"); rename it"
+    )]
     NameTaken,
     /// Another volume has the name.
-    #[error("it has a volume \"{VOLUME}\" that is not ours; rename it")]
+    #[error("it has a volume \"{VOLUME}\" that belongs to no sidecar of ours; remove or rename it")]
     VolumeTaken,
     /// Another container uses our volume.
     #[error("container \"{0}\" uses the volume \"{VOLUME}\", which would be removed")]
@@ -232,10 +234,7 @@ impl<'t, 'a> Rules<'_, 't, 'a> {
         if self.flag(SHARE)? == Some(false) {
             return Err(Refusal::ProcessesApart);
         }
-        let os = |key, name| self.anchors.text(self.anchors.get(self.spec, key)?, name);
-        if os("os", "name") == Some("windows")
-            || os("nodeSelector", "kubernetes.io/os") == Some("windows")
-        {
+        if self.is_for_windows() {
             return Err(Refusal::Windows);
         }
         for key in [INIT_CONTAINERS, VOLUMES] {
@@ -247,6 +246,20 @@ impl<'t, 'a> Rules<'_, 't, 'a> {
             }
         }
         Ok(())
+    }
+
+    fn is_for_windows(&self) -> bool {
+        let within = |key| self.anchors.get(self.spec, key);
+        let labels = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+        let mut names = labels
+            .map(|label| ("nodeSelector", label))
+            .into_iter()
+            .chain([("os", "name")])
+            .filter_map(|(key, name)| self.anchors.text(within(key)?, name));
+        names.any(|name| name == "windows")
+            || within("securityContext")
+                .and_then(|context| self.anchors.get(context, "windowsOptions"))
+                .is_some_and(|options| !options.is_null())
     }
 
     fn has_room_for(&self, definition: &Definition) -> Result<(), Refusal> {

@@ -11,7 +11,7 @@ const MAX_NODES: usize = 2_000_000;
 pub enum TreeError {
     /// It is no YAML.
     #[error(
-        "line {line}, column {column}: {reason}; give manifests, not templates that are still to be rendered"
+        "line {line}, column {column}: {reason}; mend it there, and if it is a template, render it first"
     )]
     Syntax {
         /// From 1.

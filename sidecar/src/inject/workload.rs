@@ -11,6 +11,8 @@ const MAX_LISTS: usize = 4;
 pub(super) struct Object<'t, 'a> {
     /// `deployment "web"`.
     pub(super) title: String,
+    /// It says its kind and not its version, without which no kind means anything.
+    pub(super) lacks_version: bool,
     /// Where its pod is described; none for a kind without pods.
     pub(super) pod: Option<Pod<'t, 'a>>,
 }
@@ -87,8 +89,11 @@ impl<'t, 'a> Visit<'_, 't, 'a> {
         }
         let path = path_of(version, kind);
         let pod = path.map(|path| self.follow(object, path));
-        let title = title(object, kind, self.anchors);
-        self.found.push(Object { title, pod });
+        self.found.push(Object {
+            title: title(object, kind, self.anchors),
+            lacks_version: version.is_empty() && !kind.is_empty(),
+            pod,
+        });
     }
 
     fn list(&mut self, at: usize, list: &'t Node<'a>, of: (&'t str, &'t str), lists: usize) {

@@ -204,6 +204,20 @@ fn the_number_of_values_is_bounded() {
 }
 
 #[test]
+fn what_becomes_too_much_is_told_as_that() {
+    let pod = r#""apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":"web"}]}"#;
+    let text = format!("{{{pod},\"x\":[{}1]}}", "1,".repeat(1_999_960));
+    let error = inject(&text, &SidecarOptions::default()).expect_err("too many");
+    assert!(
+        matches!(
+            error,
+            InjectError::Filter(FilterError::Tree(TreeError::TooManyNodes))
+        ),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_is_no_yaml_is_told_with_its_place() {
     let text =
         "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  {{- range .Values.containers }}\n";

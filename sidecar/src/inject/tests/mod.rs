@@ -4,9 +4,11 @@ mod notation;
 mod options;
 mod returned;
 mod rules;
+mod written;
 
 use super::*;
 use serde_json::Value;
+use std::{fs, io, path::Path};
 
 /// A file of the corpus and its text.
 struct Shape {

@@ -31,6 +31,14 @@ fn pods_that_cannot_have_it_are_refused() {
         ("  shareProcessNamespace: false\n", Refusal::ProcessesApart),
         ("  os: {name: windows}\n", Refusal::Windows),
         (
+            "  securityContext: {windowsOptions: {hostProcess: true}}\n",
+            Refusal::Windows,
+        ),
+        (
+            "  nodeSelector: {beta.kubernetes.io/os: windows}\n",
+            Refusal::Windows,
+        ),
+        (
             "  nodeSelector:\n    kubernetes.io/os: windows\n",
             Refusal::Windows,
         ),
@@ -200,7 +208,7 @@ fn items_of_typed_lists_inherit_their_kind() {
 #[test]
 fn every_object_is_reported() {
     let text = format!(
-        "{}---\nkind: Service\nmetadata:\n  name: \"a\\u0007\"\n---\nkind: ConfigMap\n",
+        "{}---\napiVersion: v1\nkind: Service\nmetadata:\n  name: \"a\\u0007\"\n---\nkind: Deployment\n---\nimage: web\n",
         pod("")
     );
     let reported: Vec<String> = injected(&text)
@@ -212,8 +220,9 @@ fn every_object_is_reported() {
         reported,
         [
             "pod \"web\" injected",
-            "service \"a\u{fffd}\" skipped: it has no pods",
-            "configmap skipped: it has no pods",
+            "service \"a\u{fffd}\" skipped: no kind with pods that inject knows",
+            "deployment skipped: it has no apiVersion",
+            "object without a kind skipped: no kind with pods that inject knows",
         ]
     );
 }
