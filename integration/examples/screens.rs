@@ -75,6 +75,17 @@ fn take_screens() -> Result<Vec<String>> {
         .env("TERM", "xterm-256color")
         .env("LC_ALL", "C.UTF-8")
         .on_terminal(columns, rows)?;
+    under_load(&mut terminal)?;
+    alone()?;
+    let screens = SCREENS.map(|size| take(&mut terminal, size));
+    terminal.press("q")?;
+    let status = terminal.wait(LIMIT)?;
+    ensure!(status.success(), "pilotfish ended with {status}");
+    screens.into_iter().collect()
+}
+
+/// Looks at the terminal while clients are at work.
+fn under_load(terminal: &mut Terminal) -> Result<()> {
     let running = AtomicBool::new(true);
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..3)
@@ -83,18 +94,35 @@ fn take_screens() -> Result<Vec<String>> {
                 scope.spawn(move || send(client, running))
             })
             .collect();
-        let screens = watch(&mut terminal);
+        let end = Instant::now() + TRAFFIC;
+        let watched = terminal.wait_for("the end of the traffic", TRAFFIC + LIMIT, |_| {
+            (Instant::now() >= end).then_some(())
+        });
         running.store(false, Ordering::Relaxed);
         for client in clients {
             client
                 .join()
                 .map_err(|_| anyhow::anyhow!("a client panicked"))??;
         }
-        terminal.press("q")?;
-        let status = terminal.wait(LIMIT)?;
-        ensure!(status.success(), "pilotfish ended with {status}");
-        screens
+        watched
     })
+}
+
+/// One request after the other: the newest traces, which the screens show, are the same in each run.
+fn alone() -> Result<()> {
+    let agent = load::client();
+    for path in [
+        "health",
+        "users/41",
+        "orders/16",
+        "reports/7",
+        "users/42",
+        "orders/17",
+    ] {
+        let url = format!("http://127.0.0.1:{NGINX}/{path}");
+        agent.get(url).call().map(drop)?;
+    }
+    Ok(())
 }
 
 /// Ports of the demo may be taken on this machine; in a network namespace they are not.
@@ -183,28 +211,20 @@ fn send(client: u32, running: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// The view at each size.
-fn watch(terminal: &mut Terminal) -> Result<Vec<String>> {
-    let end = Instant::now() + TRAFFIC;
-    terminal.wait_for("the end of the traffic", TRAFFIC + LIMIT, |_| {
-        (Instant::now() >= end).then_some(())
-    })?;
-    let mut screens = Vec::new();
+/// The view at a size, with the last request's trace on top.
+fn take(terminal: &mut Terminal, (columns, rows): (u16, u16)) -> Result<String> {
     let mut last = String::new();
-    for (columns, rows) in SCREENS {
-        terminal.resize(columns, rows)?;
-        let drawn = terminal.wait_for("the view", LIMIT, |terminal| {
-            let lines = terminal.lines();
-            let whole = lines.len() == usize::from(rows)
-                && lines.last().is_some_and(|line| line.contains("? help"))
-                && lines.iter().any(|line| line.contains(" 5 spans"));
-            // A page of which the terminal has half is another a moment later.
-            let text = terminal.text();
-            let is_calm = text == last;
-            last.clone_from(&text);
-            (whole && is_calm).then_some(text)
-        })?;
-        screens.push(drawn);
-    }
-    Ok(screens)
+    terminal.resize(columns, rows)?;
+    terminal.wait_for("the view", LIMIT, |terminal| {
+        let lines = terminal.lines();
+        let newest = lines.iter().skip_while(|line| *line != "TRACES").nth(1);
+        let whole = lines.len() == usize::from(rows)
+            && lines.last().is_some_and(|line| line.contains("? help"))
+            && newest.is_some_and(|line| line.ends_with(" 5 spans"));
+        // A page of which the terminal has half is another a moment later.
+        let text = terminal.text();
+        let is_calm = text == last;
+        last.clone_from(&text);
+        (whole && is_calm).then_some(text)
+    })
 }

@@ -5,7 +5,7 @@ use crate::load;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::place;
-use crate::process::{Process, wait_for};
+use crate::process::{Process, descendant_running, wait_for};
 use crate::runtime::Machine;
 use crate::scene::{Scene, free_port};
 use crate::span::{self, Span};
@@ -238,7 +238,9 @@ impl<'a> Setup<'a> {
         terminal.wait_for("readiness of the agent", START_LIMIT, |_| {
             matches!(load::fetch(&url), Ok((200, _))).then_some(())
         })?;
-        self.scene.remember_loaded(terminal.pid())?;
+        let pid = descendant_running(terminal.pid(), &self.binary()?)
+            .context("the agent is ready but its process is not found")?;
+        self.scene.remember_loaded(pid)?;
         Ok(terminal)
     }
 

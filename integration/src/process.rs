@@ -63,15 +63,7 @@ impl Process {
 
     /// The process or descendant that runs this executable; wrappers such as nsenter stay as its parent.
     pub fn descendant_running(&self, executable: &Path) -> Option<u32> {
-        let wanted = identity(executable)?;
-        let mut candidates = vec![self.pid()];
-        while let Some(pid) = candidates.pop() {
-            if identity(Path::new(&format!("/proc/{pid}/exe"))) == Some(wanted) {
-                return Some(pid);
-            }
-            candidates.extend(children(pid).unwrap_or_default());
-        }
-        None
+        descendant_running(self.pid(), executable)
     }
 
     /// Sends `signal` to the process alone.
@@ -183,6 +175,19 @@ fn leads_elsewhere(pid: u32) -> bool {
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = path.metadata().ok()?;
     Some((metadata.dev(), metadata.ino()))
+}
+
+/// The process `pid` or a descendant of it that runs this executable.
+pub fn descendant_running(pid: u32, executable: &Path) -> Option<u32> {
+    let wanted = identity(executable)?;
+    let mut candidates = vec![pid];
+    while let Some(pid) = candidates.pop() {
+        if identity(Path::new(&format!("/proc/{pid}/exe"))) == Some(wanted) {
+            return Some(pid);
+        }
+        candidates.extend(children(pid).unwrap_or_default());
+    }
+    None
 }
 
 /// Children of a process.

@@ -5,10 +5,14 @@ use integration::agent::Setup;
 use integration::server::kind;
 use integration::trial::Need;
 use integration::{Kind, Scene, Trials, load, place};
+use nix::errno::Errno;
+use nix::libc;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// `nobody` on every distribution.
 const NOBODY: u32 = 65534;
@@ -44,6 +48,11 @@ pub(crate) fn register(trials: &mut Trials) {
         "check_names_what_is_missing",
         &needs,
         check_names_what_is_missing,
+    );
+    trials.add_with(
+        "check_tells_the_causes_of_a_refusal_apart",
+        &[&needs[..], &[Need::Tool("unshare")]].concat(),
+        causes_of_a_refusal,
     );
 }
 
@@ -169,7 +178,7 @@ fn check_names_what_is_missing(scene: &Scene) -> Result<()> {
         (&[][..], false, "CAP_PERFMON"),
     ] {
         let mut words = setpriv(capabilities)?.into_iter();
-        let mut command = std::process::Command::new(words.next().context("setpriv")?);
+        let mut command = Command::new(words.next().context("setpriv")?);
         let output = command
             .args(words)
             .arg(&ground.binary)
@@ -189,4 +198,77 @@ fn check_names_what_is_missing(scene: &Scene) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A filter of system calls is in force in all three cases; only in one it is the cause.
+fn causes_of_a_refusal(scene: &Scene) -> Result<()> {
+    let ground = Ground::prepare(scene)?;
+    let rootless = ["unshare", "--user", "--map-root-user"].map(OsString::from);
+    for (wrapper, denied, advice) in [
+        (setpriv(&ENOUGH[1..])?, libc::SYS_bpf, "marked NO above"),
+        (setpriv(ENOUGH)?, libc::SYS_bpf, "a seccomp filter is"),
+        (
+            rootless.into(),
+            libc::SYS_personality,
+            "user namespace only",
+        ),
+    ] {
+        let mut words = wrapper.into_iter();
+        let mut command = Command::new(words.next().context("a wrapper")?);
+        command.args(words).arg(&ground.binary).arg("check");
+        deny(&mut command, denied);
+        let output = command.output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let said = text
+            .lines()
+            .skip_while(|line| !line.contains("load and attach"))
+            .nth(1)
+            .with_context(|| format!("no consequence: {output:?}"))?;
+        ensure!(said.contains(advice), "not {advice:?}:\n{text}");
+    }
+    Ok(())
+}
+
+/// The program gets `EPERM` for one system call, by a filter as container runtimes set them (seccomp(2)).
+fn deny(command: &mut Command, number: libc::c_long) {
+    let statement = |code: u32, k: u32, jt: u8| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf: 0,
+        k,
+    };
+    // The number of the system call is the first field of what a filter reads.
+    let filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        statement(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            number as u32,
+            1,
+        ),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+        statement(
+            libc::BPF_RET | libc::BPF_K,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+            0,
+        ),
+    ];
+    let set = move || {
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_ptr().cast_mut(),
+        };
+        // SAFETY: the program and its statements live until the call has returned, which only reads them.
+        Errno::result(unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            )
+        })?;
+        Ok(())
+    };
+    // SAFETY: the closure runs between fork and exec and makes one system call.
+    unsafe {
+        command.pre_exec(set);
+    }
 }

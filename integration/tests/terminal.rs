@@ -4,8 +4,9 @@ use anyhow::{Context, Result, ensure};
 use integration::agent::Setup;
 use integration::server::{Server, kind};
 use integration::terminal::Terminal;
-use integration::{Scene, Trials, load};
+use integration::{Scene, Trials, load, place};
 use nix::sys::signal::Signal;
+use std::ffi::OsString;
 use std::time::Duration;
 
 /// Bound for anything that the view is to show, or the agent's end.
@@ -17,6 +18,11 @@ pub(crate) fn register(trials: &mut Trials) {
     trials.subject("terminal");
     trials.add("live_view_counts_as_the_client", &["nginx"], live_view);
     trials.add("sigterm_gives_the_terminal_back", &["nginx"], terminated);
+    trials.add(
+        "ctrl_z_stops_the_whole_job_and_fg_shows_the_view_again",
+        &["nginx", "bash"],
+        stopped_and_continued,
+    );
     trials.add("lines_on_a_terminal_without_a_cursor", &["nginx"], lines);
     trials.add("lines_in_a_file", &["nginx"], lines_in_a_file);
 }
@@ -76,6 +82,11 @@ fn live_view(scene: &Scene) -> Result<()> {
             && lines.iter().any(|line| line.contains(ROUTE)))
         .then_some(())
     })?;
+    terminal.resize(20, 5)?;
+    terminal.wait_for("the view in a corner", LIMIT, |terminal| {
+        let lines = terminal.lines();
+        (lines[0].starts_with("pilotfish") && lines[2].starts_with("<- nginx")).then_some(())
+    })?;
     terminal.resize(160, 40)?;
     sent += ask(&server, 63)?;
     terminal.wait_for("the count of all requests", LIMIT, |terminal| {
@@ -100,7 +111,53 @@ fn terminated(scene: &Scene) -> Result<()> {
     terminal.wait_for("the view", LIMIT, |terminal| {
         terminal.text().contains("no request yet").then_some(())
     })?;
+    // No shell could continue it, so it does not stop.
+    terminal.press("\u{1a}")?;
+    let sent = ask(&server, 7)?;
+    terminal.wait_for("the client's count", LIMIT, |terminal| {
+        (count_of(terminal, ROUTE) == Some(sent)).then_some(())
+    })?;
     terminal.signal(Signal::SIGTERM)?;
+    ended_well(terminal)
+}
+
+/// A shell with job control; when its job has stopped or ended, it says so and waits for a line before it goes on.
+const SHELL: &str = "\"$@\"; echo stopped; read -r; fg >/dev/null; exit $?";
+
+/// The job is a shell that waits for the agent, as a script is: it has to stop too, or nobody gets the terminal.
+fn stopped_and_continued(scene: &Scene) -> Result<()> {
+    let server = kind("nginx")?.start(scene)?;
+    let script = "\"$@\"; exit $?";
+    let words = ["bash", "-mc", SHELL, "shell", "sh", "-c", script, "script"];
+    let mut terminal = Setup::watching(scene, &[server.pid()])?
+        .env("TERM", "xterm-256color")
+        .env("LC_ALL", "C.UTF-8")
+        .wrapped(words.map(OsString::from).into(), &place::agent_binary()?)
+        .on_terminal(160, 40)?;
+    terminal.wait_for("the view", LIMIT, |terminal| {
+        terminal.text().contains("no request yet").then_some(())
+    })?;
+    let mut sent = ask(&server, 11)?;
+    terminal.wait_for("the client's count", LIMIT, |terminal| {
+        (count_of(terminal, ROUTE) == Some(sent)).then_some(())
+    })?;
+
+    terminal.press("\u{1a}")?;
+    terminal.wait_for("the shell", LIMIT, |terminal| {
+        terminal.text().contains("stopped").then_some(())
+    })?;
+    ensure!(
+        terminal.is_as_before()?,
+        "the stopped agent has kept the terminal:\n{}",
+        terminal.text()
+    );
+    // The kernel's programs go on, and the ring has room for these.
+    sent += ask(&server, 5)?;
+    terminal.press("\n")?;
+    terminal.wait_for("the view once more", LIMIT, |terminal| {
+        (terminal.shows_alternate_screen() && count_of(terminal, ROUTE) == Some(sent)).then_some(())
+    })?;
+    terminal.press("q")?;
     ended_well(terminal)
 }
 

@@ -13,6 +13,7 @@ use pilotfish_export::{
     admin::{Pages, Readiness},
     prometheus::{self, Format, Row},
 };
+use procfs::process::{Process, Stat};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -179,27 +180,27 @@ impl AgentPages {
             observing(true),
             Row::gauge(
                 "ready",
-                "1 while everything found is observed.",
+                "1 while everything found is observed; 0 means that /readyz says what is not.",
                 f64::from(u8::from(self.ready() == Readiness::default())),
             ),
             Row::counter(
                 "records_delivered",
-                "Records taken from the ring buffer.",
+                "Records taken from the ring buffer. It follows the traffic.",
                 self.source.delivered.load(Ordering::Relaxed),
             ),
             Row::counter(
                 "records_malformed",
-                "Records that could not be understood.",
+                "Records that could not be understood. Never, unless agent and eBPF programs do not belong together.",
                 self.source.malformed.load(Ordering::Relaxed),
             ),
             Row::counter(
                 "process_records",
-                "Records about processes.",
+                "Records about forks, executions and exits taken from the ring buffer.",
                 self.source.lifecycle.load(Ordering::Relaxed),
             ),
             Row::counter(
                 "process_records_lost",
-                "Process records dropped because discovery was behind.",
+                "Process records dropped because discovery was behind. The slow pass finds what they told; the agent lacks CPU.",
                 self.source.lifecycle_lost.load(Ordering::Relaxed),
             ),
         ];
@@ -223,7 +224,7 @@ impl AgentPages {
             .map(|(program, misses)| {
                 Row::counter(
                     "kernel_programs_skipped",
-                    "Runs of a program skipped because it was already running on that CPU.",
+                    "Runs of a program skipped by the kernel because it was already running on that CPU: what they would have told is lost.",
                     misses,
                 )
                 .label("program", program)
@@ -238,10 +239,14 @@ impl AgentPages {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let mut rows = vec![
-            Row::gauge("flows_open", "Connections in the table.", view.flows as f64),
+            Row::gauge(
+                "flows_open",
+                "Connections in the table, as many as are open and observed. It is bounded.",
+                view.flows as f64,
+            ),
             Row::gauge(
                 "exchanges_open",
-                "Exchanges in progress.",
+                "Requests whose response has not ended. It is bounded.",
                 view.exchanges as f64,
             ),
         ];
@@ -259,17 +264,17 @@ impl AgentPages {
         let mut rows = vec![
             Row::gauge(
                 "processes",
-                "Processes in scope.",
+                "Processes that are observed.",
                 discovery.process_count() as f64,
             ),
             Row::gauge(
                 "containers",
-                "Containers under observation.",
+                "Containers that are observed; 0 of a sidecar means that it does not share the application's pid namespace.",
                 discovery.containers().count() as f64,
             ),
             Row::gauge(
                 "annotation_warnings",
-                "Parts of annotations that are not obeyed, see /status.",
+                "Parts of annotations that are not obeyed; /status says which and why.",
                 observed.warning_count() as f64,
             ),
         ];
@@ -327,23 +332,76 @@ fn named(counters: &SlotCounters) -> BTreeMap<&'static str, u64> {
         .collect()
 }
 
-/// The agent's own cost.
+/// Which agent this is and what it costs; names and units are those of Prometheus's own client libraries.
 pub(crate) fn own_process_rows() -> Vec<Row> {
-    let Ok(stat) = procfs::process::Process::myself().and_then(|process| process.stat()) else {
-        return Vec::new();
-    };
-    let ticks = procfs::ticks_per_second() as f64;
-    let resident = stat.rss * procfs::page_size();
-    vec![
+    let mut rows = vec![
         Row::gauge(
-            "process_cpu_seconds",
-            "CPU time of the agent, user and system.",
-            (stat.utime + stat.stime) as f64 / ticks,
-        ),
+            "build_info",
+            "Always 1; the label is the version of the agent.",
+            1.0,
+        )
+        .label("version", env!("CARGO_PKG_VERSION")),
+    ];
+    if let Ok(stat) = Process::myself().and_then(|process| process.stat()) {
+        rows.extend(cost_rows(&stat));
+    }
+    rows
+}
+
+fn cost_rows(stat: &Stat) -> Vec<Row> {
+    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+    let resident = stat.rss.saturating_mul(procfs::page_size());
+    let mut rows = vec![
+        Row {
+            value: seconds(stat.utime.saturating_add(stat.stime)),
+            ..Row::counter(
+                "process_cpu_seconds",
+                "CPU time of the agent, user and system, seconds. Its rate is the cores that the agent takes; it \
+                 follows the traffic.",
+                0,
+            )
+        },
         Row::gauge(
             "process_resident_memory_bytes",
-            "Resident memory of the agent.",
+            "Resident memory of the agent. It follows open connections, routes and queues, all of them bounded.",
             resident as f64,
         ),
-    ]
+    ];
+    if let Ok(boot) = procfs::boot_time_secs() {
+        rows.push(Row::gauge(
+            "process_start_time_seconds",
+            "Start of the agent, seconds since the Unix epoch. A rise is a restart: all counters began anew.",
+            boot as f64 + seconds(stat.starttime),
+        ));
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    #[test]
+    fn the_agents_own_rows_are_named_as_prometheus_has_them() {
+        let page = prometheus::render(Format::Text, &[], own_process_rows());
+        let value = |series: &str| -> f64 {
+            let line = page
+                .lines()
+                .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {series} in\n{page}"))
+                .parse()
+                .unwrap()
+        };
+        assert!(page.contains("# TYPE pilotfish_process_cpu_seconds_total counter\n"));
+        assert!(value("pilotfish_process_cpu_seconds_total") >= 0.0);
+        assert!(value("pilotfish_process_resident_memory_bytes") > 0.0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        // The kernel gives the boot's time in whole seconds.
+        let start = value("pilotfish_process_start_time_seconds");
+        assert!(start > 0.0 && start <= now.as_secs_f64() + 1.0, "{start}");
+        let version = env!("CARGO_PKG_VERSION");
+        let info = value(&format!("pilotfish_build_info{{version=\"{version}\"}}"));
+        assert!((info - 1.0).abs() < f64::EPSILON);
+    }
 }

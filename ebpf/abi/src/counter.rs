@@ -31,29 +31,40 @@ macro_rules! counters {
 
 counters! {
     /// Records that a program set out to deliver.
-    Produced => "records_produced", "Records that a program set out to deliver to user space.";
+    Produced => "records_produced", "Records that a program set out to deliver to user space. It follows the traffic.";
     /// Records about processes, among those produced.
-    Process => "records_of_processes", "Records about forks, executions and exits, among those produced.";
+    Process => "records_of_processes",
+        "Records about forks, executions and exits, among those produced. It follows process starts and ends.";
     /// Records that the full ring buffer refused.
-    RingFull => "records_lost_ring_full", "Records lost because the ring buffer was full.";
+    RingFull => "records_lost_ring_full",
+        "Records lost because the ring buffer was full: spans are missing. Give the agent more CPU or a larger --ring-bytes.";
     /// Bytes of operations beyond the capture limit.
-    Uncaptured => "bytes_beyond_capture", "Bytes that socket operations moved beyond the capture limit.";
+    Uncaptured => "bytes_beyond_capture",
+        "Bytes that socket operations moved beyond --capture-bytes. Normal for bodies; a loss only if heads are cut.";
     /// Operations without a readable user buffer (sendfile, splice).
-    NoBuffer => "operations_without_buffer", "Socket operations whose system call carries no user buffer (sendfile, splice).";
+    NoBuffer => "operations_without_buffer",
+        "Socket operations whose system call carries no user buffer (sendfile, splice). Their bytes are skipped by length.";
     /// Operations done by `io_uring`.
-    IoUring => "operations_io_uring", "Socket operations done through io_uring, whose buffers are not visible.";
+    IoUring => "operations_io_uring",
+        "Socket operations done through io_uring, whose buffers are not visible: such a program is not traced.";
     /// Operations whose buffer could not be read.
-    Unreadable => "operations_unreadable", "Socket operations whose user buffer could not be read.";
+    Unreadable => "operations_unreadable",
+        "Socket operations whose user buffer could not be read, as it was not in memory. Each is a gap in its connection.";
     /// Operations of 32-bit tasks.
-    Compat => "operations_compat", "Socket operations of 32-bit tasks, whose arguments are not read.";
+    Compat => "operations_compat",
+        "Socket operations of 32-bit tasks, whose arguments are not read: such a program is not traced.";
     /// Operations by more than one message per call whose place could not be proven.
-    Ambiguous => "operations_ambiguous", "Messages of sendmmsg and recvmmsg whose place in the vector could not be proven.";
+    Ambiguous => "operations_ambiguous",
+        "Messages of sendmmsg and recvmmsg whose place in the vector could not be proven. Each is a gap in its connection.";
     /// Operations with more I/O vectors than are read.
-    IovecsCut => "operations_iovecs_cut", "Socket operations with more I/O vectors than are read; the rest is a gap.";
+    IovecsCut => "operations_iovecs_cut",
+        "Socket operations with more I/O vectors than are read; the rest is a gap in its connection.";
     /// Sockets for which no state could be allocated.
-    FlowStorage => "flow_storage_failures", "Socket operations skipped because no per-socket state could be allocated.";
+    FlowStorage => "flow_storage_failures",
+        "Socket operations skipped because no per-socket state could be allocated: the kernel is short of memory.";
     /// Children that could not be put in scope.
-    ScopeStorage => "scope_storage_failures", "Forked tasks that could not be put in scope.";
+    ScopeStorage => "scope_storage_failures",
+        "Forked tasks that could not be put in scope: the kernel is short of memory, and they are not observed.";
 }
 
 /// Value of the per-CPU counter array, one per slot, indexed by [`Counter`].

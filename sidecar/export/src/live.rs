@@ -11,8 +11,10 @@ mod figures;
 mod messages;
 mod model;
 mod page;
+mod pen;
 mod routes;
 mod screen;
+mod table;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -27,8 +29,9 @@ use crate::queue::{InFlight, Queue};
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use futures_core::Stream;
 use model::{Demand, Key, Model};
-use nix::sys::signal::{Signal, raise};
-use page::Theme;
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::Pid;
+use pen::Theme;
 use screen::Screen;
 use std::future::poll_fn;
 use std::io;
@@ -63,16 +66,34 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// Shows spans until the queue is closed and empty, or until the terminal is gone.
-pub(crate) async fn run(queue: Arc<Queue>, source: Source) {
-    let messages = source.messages.clone();
-    messages.hold();
-    let outcome = show(&queue, source).await;
-    // The terminal is as it was before: what matters of the log can be read there now.
-    messages.release(&mut io::stderr());
-    if let Err(error) = outcome {
-        tracing::warn!(%error, "the terminal cannot show the live view; tracing goes on without it");
-        queue.abandon();
+/// Shows spans until the queue is closed and empty, or until the terminal is gone. The log is the view's at once: a
+/// line must not depend on when the view's thread gets to run.
+pub(crate) fn run(queue: Arc<Queue>, source: Source) -> impl Future<Output = ()> + Send {
+    let held = Held::new(source.messages.clone());
+    async move {
+        let outcome = show(&queue, source).await;
+        drop(held);
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "the terminal cannot show the live view; tracing goes on without it");
+            queue.abandon();
+        }
+    }
+}
+
+/// The log while it is the view's. Its end, be it a panic's, comes after the terminal's return: what matters of the
+/// log can be read there then.
+struct Held(Messages);
+
+impl Held {
+    fn new(messages: Messages) -> Self {
+        messages.hold();
+        Self(messages)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.release(&mut io::stderr());
     }
 }
 
@@ -82,6 +103,7 @@ async fn show(queue: &Queue, mut source: Source) -> io::Result<()> {
     let mut model = Model::new();
     let mut keys = EventStream::new();
     let mut continued = signal(SignalKind::from_raw(Signal::SIGCONT as i32))?;
+    let mut stopped = signal(SignalKind::from_raw(Signal::SIGTSTP as i32))?;
     let mut frames = tokio::time::interval(FRAME);
     frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let start = Instant::now();
@@ -103,6 +125,10 @@ async fn show(queue: &Queue, mut source: Source) -> io::Result<()> {
                 model.changed = true;
                 let demand = key(&event?).map_or(Demand::Nothing, |key| model.press(key));
                 obey(demand, &mut screen)?;
+            }
+            _ = stopped.recv() => {
+                stop(&mut screen)?;
+                model.changed = true;
             }
             _ = continued.recv() => {
                 screen.enter_again()?;
@@ -133,17 +159,29 @@ async fn event(keys: &mut EventStream) -> io::Result<Event> {
     }
 }
 
-/// Ending is what SIGINT does, and stopping what SIGTSTP does, which the terminal does not send in raw mode.
+/// Ending is what SIGINT does, and stopping what SIGTSTP does, neither of which the terminal sends in raw mode. Like
+/// the terminal we send the latter to the whole job: a shell does not see that a part of it has stopped.
 fn obey(demand: Demand, screen: &mut Screen) -> io::Result<()> {
     match demand {
         Demand::Nothing => Ok(()),
         Demand::Quit => raise(Signal::SIGINT).map_err(io::Error::from),
+        Demand::Suspend if !screen::is_job() => Ok(()),
         Demand::Suspend => {
-            screen::give_back();
-            raise(Signal::SIGTSTP).map_err(io::Error::from)?;
-            screen.enter_again()
+            // Once the others have stopped the terminal is the shell's.
+            screen.leave();
+            kill(Pid::from_raw(0), Signal::SIGTSTP).map_err(io::Error::from)
         }
     }
+}
+
+/// What SIGTSTP does by default, but for the terminal.
+fn stop(screen: &mut Screen) -> io::Result<()> {
+    if !screen::is_job() {
+        return Ok(());
+    }
+    screen.leave();
+    raise(Signal::SIGSTOP)?;
+    screen.enter_again()
 }
 
 fn key(event: &Event) -> Option<Key> {

@@ -77,17 +77,17 @@ impl Stats {
             for (name, help, value) in [
                 (
                     "exported",
-                    "Spans, or data points of otlp_metrics, that the receiver took.",
+                    "Spans, or data points of otlp_metrics, that the receiver took. It follows the traffic.",
                     stats.exported,
                 ),
                 (
                     "export_dropped",
-                    "Spans given up because the exporter's queue was full or the agent ended.",
+                    "Spans given up because the exporter's queue was full or the agent ended. The receiver is too slow: sample less.",
                     stats.dropped,
                 ),
                 (
                     "export_failed",
-                    "Spans, or data points of otlp_metrics, sent in vain or refused.",
+                    "Spans, or data points of otlp_metrics, sent in vain or refused. The receiver is at fault; /status has its latest word.",
                     stats.failed,
                 ),
             ] {
@@ -96,7 +96,7 @@ impl Stats {
         }
         rows.push(Row::counter(
             "unowned",
-            "Spans and measurements for a slot without a container.",
+            "Spans and measurements of a container that was gone when they came. Few at the ends of containers are normal.",
             self.unowned(),
         ));
         let containers = self.containers.all();
@@ -110,7 +110,7 @@ impl Stats {
             .sum();
         rows.push(Row::gauge(
             "metric_series",
-            "Attribute sets with metrics, over all containers.",
+            "Attribute sets with metrics, over all containers: what a scrape costs. It is bounded.",
             series as f64,
         ));
         // A gauge: the containers of today, not of all time.
@@ -118,7 +118,7 @@ impl Stats {
             kind: RowKind::Gauge,
             ..Row::counter(
                 "metric_overflowed_measurements",
-                "Measurements of present containers that went into an overflow series.",
+                "Measurements of present containers that went into an overflow series. Sums stay right; name the routes (--route).",
                 overflowed,
             )
         });

@@ -36,17 +36,17 @@ impl Stats {
         [
             (
                 "nri_connections",
-                "Connections to a runtime's NRI socket.",
+                "Connections to a runtime's NRI socket. A rise later than the start is a restart of the runtime or a broken connection.",
                 &self.connections,
             ),
             (
                 "nri_disconnections",
-                "Connections to a runtime's NRI socket that failed or ended.",
+                "Connections to a runtime's NRI socket that failed or ended. If it goes on rising, NRI is off in the runtime.",
                 &self.disconnections,
             ),
             (
                 "nri_events",
-                "Container events heard through NRI.",
+                "Container events heard through NRI. It follows starts and ends of containers.",
                 &self.events,
             ),
             (
@@ -56,22 +56,22 @@ impl Stats {
             ),
             (
                 "nri_synchronized",
-                "Pods and containers told at synchronisation.",
+                "Pods and containers told when the runtime was connected to.",
                 &self.synchronized,
             ),
             (
                 "nri_malformed",
-                "NRI messages that could not be understood.",
+                "NRI messages that could not be understood. The runtime speaks another version of NRI.",
                 &self.malformed,
             ),
             (
                 "nri_too_long",
-                "NRI messages over 16 MiB, which were not read.",
+                "NRI messages over 16 MiB, which were not read: the containers that they tell of are not observed.",
                 &self.too_long,
             ),
             (
                 "nri_beyond_bound",
-                "Pods and containers of a synchronisation left out for its size.",
+                "Pods and containers left out because the runtime told too many at once: they are not observed.",
                 &self.beyond_bound,
             ),
         ]

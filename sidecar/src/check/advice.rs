@@ -24,9 +24,15 @@ pub enum Advice {
     NoNewPrivileges,
     /// One that the container has, but neither user nor file.
     NotOfThisUser,
-    /// The kernel refused, and a filter of system calls is in force.
+    /// The kernel refused, and what was asked before says why.
+    MissingAbove,
+    /// The kernel refused a permission, and capabilities are those of a user namespace.
+    UserNamespace,
+    /// The kernel refused a permission, and a filter of system calls is in force.
     Filtered,
-    /// The kernel refused, nobody knows why.
+    /// The kernel refused a permission, nobody knows why.
+    Denied,
+    /// Something else failed.
     Refused,
 }
 
@@ -60,11 +66,23 @@ impl Advice {
                 "without it {what}; it is granted, but not to this user with this copy of the binary: use the image's \
                  binary, which has it as file capability (`getcap` shows it), or run as user 0"
             }
+            Self::MissingAbove => "this follows from the lines marked NO above; mend those first",
+            Self::UserNamespace => {
+                "capabilities count within this user namespace only, and eBPF asks for the host's: start the container \
+                 without a user namespace (podman: as root; docker: --userns=host, no rootless daemon; Kubernetes: \
+                 hostUsers not false)"
+            }
             Self::Filtered => {
                 "a seccomp filter is in force, and those of some runtimes refuse bpf(2) to all but CAP_SYS_ADMIN: give \
                  the container a profile that allows bpf and perf_event_open (--security-opt seccomp=...), or unconfined"
             }
-            Self::Refused => "the kernel decides; the lines above usually say why",
+            Self::Denied => {
+                "neither a capability nor a seccomp filter is in the way; most likely it is a security module (SELinux, \
+                 AppArmor), whose log says what it refused"
+            }
+            Self::Refused => {
+                "it is no matter of permission: the message is the kernel's own, and `dmesg` may have more of it"
+            }
         }
     }
 

@@ -2,10 +2,12 @@
 
 pub mod advice;
 pub mod privileges;
+mod refusal;
 
 use crate::instrument::{ATTACHMENTS, DEFAULT_RING_BYTES, KernelBtf, LoadOptions, Probes, btf};
 use advice::{Advice, Consequence};
 use privileges::{CAPABILITIES, Privileges};
+use refusal::Circumstances;
 use serde::Serialize;
 use std::{fmt, fs, path::Path};
 
@@ -53,7 +55,8 @@ impl Report {
         items.push(cgroups());
         items.push(lockdown());
         items.extend(capabilities());
-        items.push(trial());
+        let lacking = items.iter().any(|item| item.verdict == Verdict::Fatal);
+        items.push(trial(lacking));
         let works = items.iter().all(|item| item.verdict != Verdict::Fatal);
         Self { works, items }
     }
@@ -215,7 +218,8 @@ fn capabilities() -> Vec<Item> {
         .collect()
 }
 
-fn trial() -> Item {
+/// `lacking` says that the lines before name something without which it cannot succeed.
+fn trial(lacking: bool) -> Item {
     match Probes::load(LoadOptions {
         ring_bytes: DEFAULT_RING_BYTES,
         report_newcomers: false,
@@ -229,23 +233,9 @@ fn trial() -> Item {
         Err(error) => item(
             "load and attach the programs",
             Verdict::Fatal,
-            error.to_string(),
-            Consequence::from(refusal()),
+            refusal::told(&error),
+            Consequence::from(Circumstances::of(&error, lacking).advice()),
         ),
-    }
-}
-
-/// Where to look when nothing that was asked before explains a refusal.
-fn refusal() -> Advice {
-    // Documentation/filesystems/proc.rst: 2 is a filter.
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let is_filtered = status
-        .lines()
-        .any(|line| line.starts_with("Seccomp:") && line.ends_with('2'));
-    if is_filtered {
-        Advice::Filtered
-    } else {
-        Advice::Refused
     }
 }
 

@@ -25,10 +25,10 @@ macro_rules! counters {
 }
 
 counters! {
-    announcements_attached, "Announcements of containers that were obeyed.";
-    announcements_ignored, "Announcements of containers that are not observed on purpose.";
-    announcements_failed, "Announcements of containers that could not be observed.";
-    removals, "Containers whose runtime said that they had ended.";
+    announcements_attached, "Announcements of containers that were obeyed: those containers are observed.";
+    announcements_ignored, "Announcements of containers that do not ask to be observed.";
+    announcements_failed, "Announcements of containers that could not be observed. The log says which and why.";
+    removals, "Containers whose runtime said that they had ended. It follows their ends.";
 }
 
 /// Containers, and what was decided about each.

@@ -259,3 +259,29 @@ fn keys_are_those_of_the_help() {
     assert_eq!(Model::new().press(Key::Quit), Demand::Quit);
     assert_eq!(Model::new().press(Key::Suspend), Demand::Suspend);
 }
+
+#[test]
+fn the_log_is_the_views_before_its_thread_runs() {
+    let messages = Messages::default();
+    let source = Source {
+        facts: Box::new(Facts::default),
+        messages: messages.clone(),
+    };
+    let view = run(Arc::new(Queue::new(1, 1, 1)), source);
+    assert!(messages.take("ready", false));
+    drop(view);
+    assert!(!messages.take("a view that never ran", false));
+}
+
+#[test]
+fn a_panic_gives_the_log_back() {
+    let messages = Messages::default();
+    let held = Held::new(messages.clone());
+    assert!(messages.take("while the view has the terminal", false));
+    let view = std::thread::spawn(move || {
+        let _held = held;
+        panic!("a panic that the test wants");
+    });
+    assert!(view.join().is_err());
+    assert!(!messages.take("afterwards", true), "nobody would see it");
+}

@@ -2,7 +2,7 @@
 
 use super::figures::duration;
 use super::model::Model;
-use super::page::{DIM, Pen, TITLE, Theme};
+use super::pen::{DIM, Pen, TITLE, Theme};
 use super::routes::who;
 use super::traces::{Bar, Trace};
 use crate::print::{clock, hex, status_code, what};

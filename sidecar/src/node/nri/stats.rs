@@ -20,7 +20,7 @@ macro_rules! stats {
             pub fn rows(&self) -> Vec<Row> {
                 let mut rows = vec![Row::gauge(
                     "nri_connected",
-                    "1 while a runtime tells of its containers through NRI.",
+                    "1 while a runtime tells of its containers through NRI; 0 means that new containers are not seen.",
                     self.plugin.connected() as f64,
                 )];
                 let of_connection = self.plugin.counters();
@@ -37,9 +37,9 @@ macro_rules! stats {
 }
 
 stats! {
-    attached, "Containers attached because NRI told of them.";
-    ignored, "Containers told of by NRI that are not observed on purpose.";
-    failed, "Selected containers told of by NRI that could not be attached.";
-    without_process, "Selected containers whose first process the runtime did not tell, or which had ended.";
+    attached, "Containers attached because NRI told of them. It follows their starts.";
+    ignored, "Containers told of by NRI that do not ask to be observed.";
+    failed, "Selected containers told of by NRI that could not be attached. The log says which and why.";
+    without_process, "Selected containers whose first process the runtime did not tell, or which had ended: they are not observed.";
     removes, "Ends of selected containers told of by NRI.";
 }
