@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             }
             // Nobody may be there to read it.
             let _ = error.print();
-            if from_runtime && code == STARTS {
+            if from_runtime {
                 state::discard(deadline);
             }
             code.into()
