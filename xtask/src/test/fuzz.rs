@@ -14,7 +14,8 @@ use crate::workspace::Workspace;
 
 /// The fuzz crates, each a workspace of its own because its targets are no ordinary programs. No two targets have
 /// the same name.
-pub(super) const DIRECTORIES: [&str; 2] = ["hook/fuzz", "sidecar/pipeline/fuzz"];
+pub(super) const DIRECTORIES: [&str; 3] =
+    ["hook/fuzz", "sidecar/pipeline/fuzz", "sidecar/symbols/fuzz"];
 
 #[cfg(target_arch = "x86_64")]
 const TARGET: &str = "x86_64-unknown-linux-gnu";
