@@ -70,6 +70,10 @@ fn first_state(socket: *mut c_void, scope: Scope, family: Family, way: Way, tota
         write_sequence: 0,
         copied_sequence: 0,
         run: 0,
+        tls_object: 0,
+        tls_id: 0,
+        tls_process: 0,
+        reserved: 0,
     };
     let Some(tcp) = tcp_socket(socket, family) else {
         return flow;
@@ -164,10 +168,10 @@ const RECEIVING: u32 = 1 << 31;
 /// A long run in one direction is a body, and a body is skipped by its length anyway: shipping all of it would fill
 /// the ring buffer with what nobody reads. Two threads that race here only capture a little more or less.
 #[inline(always)]
-pub fn allowance(flow: &mut Flow, way: Way, limit: u32, total: u64) -> u32 {
+pub fn allowance(run: &mut u32, way: Way, limit: u32, total: u64) -> u32 {
     let direction = if way == Way::Receive { RECEIVING } else { 0 };
-    let before = if flow.run & RECEIVING == direction {
-        flow.run & !RECEIVING
+    let before = if *run & RECEIVING == direction {
+        *run & !RECEIVING
     } else {
         0
     };
@@ -181,12 +185,12 @@ pub fn allowance(flow: &mut Flow, way: Way, limit: u32, total: u64) -> u32 {
     } else {
         allowed
     };
-    let run = if before >= FULL_RUN {
+    let now = if before >= FULL_RUN {
         FULL_RUN
     } else {
         before + captured
     };
-    flow.run = run | direction;
+    *run = now | direction;
     captured
 }
 
@@ -203,6 +207,17 @@ pub fn unread(socket: *mut c_void) -> u32 {
         let copied: u32 = kernel::load(tcp, Member::TcpCopiedSequence);
         let waiting = next.wrapping_sub(copied);
         if waiting > 1 { waiting } else { 0 }
+    }
+}
+
+/// Whether a protocol in the kernel, such as kTLS, stands between the process and TCP: then the operations' bytes are
+/// plaintext.
+#[inline(always)]
+pub fn has_upper_protocol(socket: *mut c_void) -> bool {
+    // SAFETY: the helper returns null or a `struct tcp_sock`; members by BTF.
+    unsafe {
+        let tcp = bpf_skc_to_tcp_sock(socket).cast::<c_void>();
+        !tcp.is_null() && kernel::load::<usize>(tcp, Member::InetUpperProtocol) != 0
     }
 }
 

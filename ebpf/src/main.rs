@@ -15,6 +15,7 @@ mod process;
 mod scope;
 mod socket;
 mod syscall;
+mod tls;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -2,12 +2,13 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, bpf_map_type::*},
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use core::{arch::asm, ffi::c_void, ptr};
 use pilotfish_abi::{
-    Counter, Header, MAX_CAPTURE, MAX_CGROUPS, MAX_IOVECS, MAX_SLOTS, Scope, Settings, SlotCounters,
+    Counter, Header, MAX_CAPTURE, MAX_CGROUPS, MAX_GOROUTINES, MAX_IOVECS, MAX_SLOTS,
+    MAX_TLS_CONNECTIONS, Scope, Settings, SlotCounters,
 };
 
 /// A map whose values live in a kernel object (task, socket) and are freed with it. `max_entries` must be 0; the
@@ -61,6 +62,89 @@ pub struct Flow {
     pub copied_sequence: u32,
     /// Bytes captured since the direction last turned; the sign bit tells the direction ([`crate::flow::allowance`]).
     pub run: u32,
+    /// Address of the TLS object whose ciphertext it carries, 0 for none known; with the thread-group id it leads to the
+    /// [`TlsConnection`].
+    pub tls_object: u64,
+    /// [`TlsConnection::id`] of that connection.
+    pub tls_id: u64,
+    /// Thread-group id, in the initial namespace, of the process that has the object.
+    pub tls_process: u32,
+    /// Fills the place up.
+    pub reserved: u32,
+}
+
+/// A TLS function that a thread (or goroutine) is in, and what it was in last.
+#[repr(C)]
+pub struct TlsCall {
+    /// Address of the TLS object; 0 while in none.
+    pub object: u64,
+    /// User address of the plaintext.
+    pub buffer: u64,
+    /// Where the function leaves the number of bytes, if it does not return it.
+    pub count: u64,
+    /// Where the stack stood at the entry: tells the function's return from that of one which it calls.
+    pub stack: u64,
+    /// TLS object of the last call that ended without any socket operation; 0 for none. Whoever keeps ciphertext in memory
+    /// sends it next.
+    pub waiting: u64,
+    /// Plaintext bytes which that call wrote.
+    pub waiting_bytes: u64,
+    /// Bounds of the goroutine's stack at the entry.
+    pub stack_low: u64,
+    /// See `stack_low`.
+    pub stack_high: u64,
+}
+
+/// Names a TLS connection: an object's address in a process.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TlsKey {
+    /// Thread-group id in the initial namespace.
+    pub process: u32,
+    /// Fills the place up; 0.
+    pub reserved: u32,
+    /// Address of the TLS object, or of a goroutine.
+    pub address: u64,
+}
+
+/// State of one TLS connection: the plaintext's streams, and the socket that carries them.
+#[repr(C)]
+pub struct TlsConnection {
+    /// Names its flow; see [`Header::cookie`].
+    pub id: u64,
+    /// Stream position of the next plaintext byte sent, counted from the first observed operation.
+    pub sent: u64,
+    /// The same for what is received.
+    pub received: u64,
+    /// Cookie of the socket that carries it; 0 until that is known.
+    pub socket: u64,
+    /// Bits of [`pilotfish_abi::flag`] that stay true.
+    pub flags: u32,
+    /// As in [`Flow::run`].
+    pub run: u32,
+    /// As in the header, all 0 until the socket is known.
+    pub netns: u32,
+    /// Address family of the socket, 0 until it is known.
+    pub family: u16,
+    /// As in the header.
+    pub local_port: u16,
+    /// As in the header.
+    pub remote_port: u16,
+    /// Fills the place up.
+    pub reserved: [u16; 3],
+    /// As in the header.
+    pub local: [u32; 4],
+    /// As in the header.
+    pub remote: [u32; 4],
+}
+
+/// Room to assemble a record of plaintext. Uprobes are preemptible: whoever uses one takes it first.
+#[repr(C)]
+pub struct TlsScratch {
+    /// 1 while it is taken.
+    pub taken: u64,
+    /// The record.
+    pub record: Scratch,
 }
 
 /// Where one thread is in the vector of a running sendmmsg or recvmmsg.
@@ -122,6 +206,35 @@ pub static SCRATCH: Array<Scratch, 2> = Array::new();
 #[btf_map]
 pub static CGROUPS: HashMap<u64, u32, { MAX_CGROUPS as usize }> = HashMap::new();
 
+/// Processes with TLS probes; values are bits of [`pilotfish_abi::tls_calls`]. Owner: user space.
+#[btf_map]
+pub static TLS_PROCESSES: LocalStorage<u32, { BPF_MAP_TYPE_TASK_STORAGE as usize }> =
+    LocalStorage::new();
+
+/// TLS calls by thread. Owner: the TLS programs; losses: `TlsStorage`.
+#[btf_map]
+pub static TLS_CALLS: LocalStorage<TlsCall, { BPF_MAP_TYPE_TASK_STORAGE as usize }> =
+    LocalStorage::new();
+
+/// TLS calls by goroutine. Owner: the Go program; the goroutine that called longest ago makes room, which can only cost
+/// one that has been waiting inside a call: losses: `TlsUnended`.
+#[btf_map]
+pub static GO_CALLS: LruHashMap<TlsKey, TlsCall, { MAX_GOROUTINES as usize }> = LruHashMap::new();
+
+/// TLS connections. Owner: the TLS programs; the one used longest ago makes room and begins anew, as joined late, when it
+/// is used again.
+#[btf_map]
+pub static TLS_CONNECTIONS: LruHashMap<TlsKey, TlsConnection, { MAX_TLS_CONNECTIONS as usize }> =
+    LruHashMap::new();
+
+/// Scratch records for plaintext; sized at load. Owner: whoever has taken one; losses: `TlsNoRoom`.
+#[btf_map]
+pub static TLS_SCRATCH: Array<TlsScratch, 1> = Array::new();
+
+/// Always empty; see [`crate::tls::no_private_stack`].
+#[btf_map]
+pub static NO_PROGRAMS: ProgramArray<1> = ProgramArray::new();
+
 /// Adds to a counter of a slot.
 #[inline(always)]
 pub fn count(slot: u32, counter: Counter, amount: u64) {
@@ -143,4 +256,17 @@ pub unsafe fn fetch_add(value: *mut u64, mut amount: u64) -> u64 {
         asm!("{a} = atomic_fetch_add((u64 *)({v} + 0), {a})", v = in(reg) value, a = inout(reg) amount);
     }
     amount
+}
+
+/// Puts a value and gives the one before, atomically.
+///
+/// # Safety
+/// `value` must be valid and aligned.
+#[inline(always)]
+pub unsafe fn exchange(value: *mut u64, mut new: u64) -> u64 {
+    // SAFETY: by the caller. The instruction exists since Linux 5.12.
+    unsafe {
+        asm!("{n} = xchg_64({v} + 0, {n})", v = in(reg) value, n = inout(reg) new);
+    }
+    new
 }

@@ -26,12 +26,17 @@ pub fn now() -> u64 {
 /// else together.
 #[inline(always)]
 pub fn deliver(slot: u32, record: *const c_void, size: u64) {
+    send(slot, record, size, false);
+}
+
+#[inline(always)]
+fn send(slot: u32, record: *const c_void, size: u64, urgent: bool) {
     maps::count(slot, Counter::Produced, 1);
     let ring = ptr::from_ref(&RECORDS).cast_mut().cast();
     // SAFETY: the map is a ring buffer and `record` is readable for `size` bytes, which the verifier proves.
     let result = unsafe {
         let waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into());
-        let flags = if passes_mark(waiting, size) {
+        let flags = if urgent || passes_mark(waiting, size) {
             BPF_RB_FORCE_WAKEUP
         } else {
             BPF_RB_NO_WAKEUP
@@ -61,5 +66,16 @@ pub fn deliver_header(header: &Header) {
         header.slot,
         ptr::from_ref(header).cast(),
         Header::SIZE as u64,
+    );
+}
+
+/// The same, and wakes the reader at once: for what happens rarely and has to be followed closely.
+#[inline(always)]
+pub fn deliver_header_now(header: &Header) {
+    send(
+        header.slot,
+        ptr::from_ref(header).cast(),
+        Header::SIZE as u64,
+        true,
     );
 }

@@ -109,7 +109,13 @@ fn exited(task: *mut task_struct) -> Option<()> {
 #[inline(always)]
 fn deliver(header: &Header) {
     maps::count(header.slot, Counter::Process, 1);
-    output::deliver_header(header);
+    // A new program may talk TLS within milliseconds, and only user space can find its library. Next to what a fork or an
+    // execution costs, an interrupt is nothing.
+    if header.kind == Kind::Fork as u8 || header.kind == Kind::Exec as u8 {
+        output::deliver_header_now(header);
+    } else {
+        output::deliver_header(header);
+    }
 }
 
 #[inline(always)]

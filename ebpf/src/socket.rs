@@ -5,6 +5,7 @@ use crate::{
     maps::{self, SCRATCH, SETTINGS},
     output, scope,
     syscall::{self, Data, Way},
+    tls,
 };
 use aya_ebpf::{
     helpers::generated::{
@@ -72,6 +73,11 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     let flow = flow::observed(socket, scope, family, way, total)?;
     let opposite = flow::opposite(flow, way);
     let offset = flow::advance(flow, socket, way, total);
+    let carried = tls::carried(flow);
+    if carried.is_ciphertext {
+        maps::count(scope.slot, Counter::Ciphertext, total);
+        return None;
+    }
 
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
@@ -94,7 +100,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
         data
     };
     let wanted = capture::at_most_max(u64::from(flow::allowance(
-        flow,
+        &mut flow.run,
         way,
         settings.capture,
         total,
@@ -110,6 +116,10 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     let no_buffer = if bytes == 0 { flag::NO_BUFFER } else { 0 };
     scratch.header.flags = flow.flags as u8 | no_buffer;
     scratch.header.captured = bytes as u32;
+    if tls::examine(carried, scope, socket, flow, way, scratch, bytes) {
+        maps::count(scope.slot, Counter::Ciphertext, total);
+        return None;
+    }
     output::deliver(
         scope.slot,
         ptr::from_ref(scratch).cast(),
@@ -133,6 +143,7 @@ fn peer_ended(socket: *mut c_void, scope: Scope, family: Family) {
         header.offset = flow.received;
         header.opposite = flow.sent;
         output::deliver_header(&header);
+        tls::ended(flow, scope, Kind::ReceiveEnd, 0);
     }
 }
 
@@ -154,23 +165,19 @@ fn state_changed(socket: *mut c_void, state: i32) -> Option<()> {
         _ => return None,
     };
     let family = stream_family(socket)?;
+    let scope = Scope {
+        slot: flow.slot,
+        tgid: flow.tgid,
+    };
     let mut header = Header::default();
-    fill(
-        &mut header,
-        kind,
-        socket,
-        Scope {
-            slot: flow.slot,
-            tgid: flow.tgid,
-        },
-        family,
-    );
+    fill(&mut header, kind, socket, scope, family);
     header.offset = flow.sent;
     header.opposite = flow.received;
     if state == TCP_CLOSE {
         header.total = flow::unread(socket);
     }
     output::deliver_header(&header);
+    tls::ended(flow, scope, kind, header.total);
     Some(())
 }
 

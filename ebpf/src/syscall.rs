@@ -64,6 +64,12 @@ impl Data {
         }
     }
 
+    /// `length` bytes at an address, all of which have moved.
+    #[inline(always)]
+    pub fn whole(address: u64, length: u64) -> Self {
+        Self::buffer(address, length)
+    }
+
     /// Data that cannot be seen.
     #[inline(always)]
     pub fn hidden(why: Counter) -> Self {

@@ -62,6 +62,18 @@ counters! {
     /// Sockets for which no state could be allocated.
     FlowStorage => "flow_storage_failures",
         "Socket operations skipped because no per-socket state could be allocated: the kernel is short of memory.";
+    /// Ciphertext of connections whose plaintext is seen.
+    Ciphertext => "bytes_ciphertext",
+        "Bytes of TLS records that were not captured because their plaintext is seen. It follows the traffic.";
+    /// TLS operations whose end was not seen.
+    TlsUnended => "tls_operations_unended",
+        "TLS calls whose return was not seen: their connection is read anew from the next call, spans in between are missing.";
+    /// TLS operations that found no room to be assembled.
+    TlsNoRoom => "tls_operations_without_room",
+        "TLS operations whose bytes became a gap because too many were assembled at the same time.";
+    /// TLS connections that could not be stored.
+    TlsStorage => "tls_storage_failures",
+        "TLS operations skipped because no state for their thread or connection could be allocated: the kernel is short of memory.";
     /// Children that could not be put in scope.
     ScopeStorage => "scope_storage_failures",
         "Forked tasks that could not be put in scope: the kernel is short of memory, and they are not observed.";

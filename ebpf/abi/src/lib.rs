@@ -8,11 +8,13 @@ mod counter;
 mod member;
 mod record;
 mod scope;
+mod tls;
 
 pub use counter::{Counter, SlotCounters};
 pub use member::Member;
 pub use record::{Family, Header, Kind, flag};
 pub use scope::{Scope, Settings};
+pub use tls::{TlsAction, TlsCookie, TlsResult, tls_calls};
 
 /// Version of the record layout, written into recorded streams.
 pub const VERSION: u16 = 1;
@@ -28,6 +30,12 @@ pub const DEFAULT_CAPTURE: u32 = 4096;
 
 /// Most cgroups whose new processes are put in scope by the kernel itself (cgroup v2).
 pub const MAX_CGROUPS: u32 = 1024;
+
+/// TLS connections whose place is kept in the kernel; beyond it the one that was used longest ago begins anew.
+pub const MAX_TLS_CONNECTIONS: u32 = 16 * 1024;
+
+/// Goroutines that are inside a TLS function at a time, or were in one last.
+pub const MAX_GOROUTINES: u32 = 8 * 1024;
 
 /// I/O vectors read per operation; the bytes of later ones become a gap.
 pub const MAX_IOVECS: u32 = 8;

@@ -50,6 +50,10 @@ pub mod flag {
     pub const JOINED_LATE: u8 = 1 << 0;
     /// No user buffer could be read (sendfile, splice, `io_uring`, a fault): all of `total` is a gap.
     pub const NO_BUFFER: u8 = 1 << 1;
+    /// Plaintext of a TLS connection, read at its library: [`Header::cookie`](super::Header::cookie) names that connection
+    /// and not a socket, offsets count plaintext, and the addresses are those of the socket that carries it, or none
+    /// (family 0) until that is known.
+    pub const TLS: u8 = 1 << 2;
 }
 
 /// Address family of a record's socket, as in `sa_family_t`.
@@ -96,13 +100,14 @@ pub struct Header {
     pub kind: u8,
     /// Bits of [`flag`].
     pub flags: u8,
-    /// A [`Family`]; 0 on process records.
+    /// A [`Family`]; 0 on process records, and on a TLS connection whose socket is not known.
     pub family: u16,
     /// The container: an index that user space chose, 1 to [`crate::MAX_SLOTS`] - 1.
     pub slot: u32,
     /// `CLOCK_MONOTONIC`, nanoseconds, taken after the operation.
     pub time: u64,
-    /// `SO_COOKIE` of the socket; names the flow, never reused while the machine runs.
+    /// Names the flow, never reused while the machine runs: `SO_COOKIE` of the socket, or of a TLS connection a number
+    /// with the highest bit set, which no socket has.
     pub cookie: u64,
     /// Stream offset of the operation's first byte in its direction, counted from the first observed operation.
     pub offset: u64,

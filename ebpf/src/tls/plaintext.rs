@@ -1,0 +1,175 @@
+//! Delivery of plaintext, and of the ends of TLS connections.
+
+use crate::{
+    capture, flow,
+    maps::{self, SETTINGS, TLS_SCRATCH, TlsConnection, TlsScratch},
+    output,
+    syscall::{Data, Way},
+};
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
+use core::ptr;
+use pilotfish_abi::{Counter, Header, Kind, Scope, flag};
+
+/// Elements of the map of scratch records; set by the loader.
+#[unsafe(no_mangle)]
+static TLS_SCRATCHES: u32 = 1;
+
+/// Elements that are tried before the bytes are given up.
+const TRIES: u32 = 4;
+
+/// Delivers `moved` bytes of plaintext, which are at a user address; at address 0 nobody can read them.
+#[inline(always)]
+pub fn deliver(
+    scope: Scope,
+    connection: &mut TlsConnection,
+    way: Way,
+    address: u64,
+    moved: u64,
+) -> Option<()> {
+    let settings = SETTINGS
+        .get(scope.slot)
+        .filter(|settings| settings.enabled != 0)?;
+    let opposite = opposite(connection, way);
+    let offset = advance(connection, way, moved);
+    let Some(scratch) = take() else {
+        maps::count(scope.slot, Counter::TlsNoRoom, 1);
+        return None;
+    };
+    let header = &mut scratch.record.header;
+    let kind = if way == Way::Send {
+        Kind::Send
+    } else {
+        Kind::Receive
+    };
+    fill(header, kind, connection, scope);
+    header.offset = offset;
+    header.opposite = opposite;
+    header.total = moved as u32;
+    let wanted = flow::allowance(&mut connection.run, way, settings.capture, moved);
+    let data = if address == 0 {
+        Data::hidden(Counter::NoBuffer)
+    } else {
+        Data::whole(address, moved)
+    };
+    let wanted = capture::at_most_max(u64::from(wanted));
+    let captured = capture::copy(&mut scratch.record, data, wanted);
+    if let Some(counter) = captured.trouble {
+        maps::count(scope.slot, counter, 1);
+    }
+    let bytes = capture::at_most_max(captured.bytes);
+    if moved > bytes {
+        maps::count(scope.slot, Counter::Uncaptured, moved - bytes);
+    }
+    let header = &mut scratch.record.header;
+    if bytes == 0 {
+        header.flags |= flag::NO_BUFFER;
+    }
+    header.captured = bytes as u32;
+    output::deliver(
+        scope.slot,
+        ptr::from_ref(&scratch.record).cast(),
+        Header::SIZE as u64 + bytes,
+    );
+    give_back(scratch);
+    Some(())
+}
+
+/// Delivers the end of a direction, or of the connection.
+#[inline(always)]
+pub fn deliver_end(scope: Scope, connection: &TlsConnection, kind: Kind, unread: u32) {
+    let Some(scratch) = take() else {
+        maps::count(scope.slot, Counter::TlsNoRoom, 1);
+        return;
+    };
+    let header = &mut scratch.record.header;
+    fill(header, kind, connection, scope);
+    let (sent, received) = (connection.sent, connection.received);
+    if matches!(kind, Kind::ReceiveEnd) {
+        header.offset = received;
+        header.opposite = sent;
+    } else {
+        header.offset = sent;
+        header.opposite = received;
+    }
+    header.total = unread;
+    output::deliver(
+        scope.slot,
+        ptr::from_ref(&scratch.record).cast(),
+        Header::SIZE as u64,
+    );
+    give_back(scratch);
+}
+
+/// See [`flow::opposite`].
+#[inline(always)]
+fn opposite(connection: &TlsConnection, way: Way) -> u64 {
+    let position = match way {
+        Way::Send => &raw const connection.received,
+        Way::Receive => &raw const connection.sent,
+    };
+    // SAFETY: a field of the map's value; volatile so that the load stays before the addition.
+    unsafe { ptr::read_volatile(position) }
+}
+
+#[inline(always)]
+fn advance(connection: &mut TlsConnection, way: Way, moved: u64) -> u64 {
+    let position = match way {
+        Way::Send => &raw mut connection.sent,
+        Way::Receive => &raw mut connection.received,
+    };
+    // SAFETY: a field of the map's value.
+    unsafe { maps::fetch_add(position, moved) }
+}
+
+/// Everything but offset and lengths.
+#[inline(always)]
+fn fill(header: &mut Header, kind: Kind, connection: &TlsConnection, scope: Scope) {
+    header.kind = kind as u8;
+    header.flags = flag::TLS | connection.flags as u8;
+    header.family = connection.family;
+    header.slot = scope.slot;
+    header.time = output::now();
+    header.cookie = connection.id;
+    header.tgid = scope.tgid;
+    // SAFETY: no arguments.
+    header.tid = unsafe { bpf_get_current_pid_tgid() } as u32;
+    header.total = 0;
+    header.captured = 0;
+    header.netns = connection.netns;
+    header.local_port = connection.local_port;
+    header.remote_port = connection.remote_port;
+    // SAFETY: both are 16 bytes.
+    unsafe {
+        ptr::write((&raw mut header.local).cast(), connection.local);
+        ptr::write((&raw mut header.remote).cast(), connection.remote);
+    }
+}
+
+/// Takes a scratch record that nobody has.
+#[inline(always)]
+fn take() -> Option<&'static mut TlsScratch> {
+    // SAFETY: no arguments; a plain global, volatile because the loader replaces it.
+    let (cpu, count) = unsafe {
+        (
+            bpf_get_smp_processor_id(),
+            ptr::read_volatile(&raw const TLS_SCRATCHES),
+        )
+    };
+    for attempt in 0..TRIES {
+        let index = (cpu * 2 + attempt) % if count == 0 { 1 } else { count };
+        let scratch = TLS_SCRATCH.get_ptr_mut(index)?;
+        // SAFETY: the element is valid for the program's run, and ours alone once it is taken.
+        unsafe {
+            if maps::exchange(&raw mut (*scratch).taken, 1) == 0 {
+                return Some(&mut *scratch);
+            }
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn give_back(scratch: &mut TlsScratch) {
+    // SAFETY: a field of the map's value.
+    unsafe { maps::exchange(&raw mut scratch.taken, 0) };
+}
