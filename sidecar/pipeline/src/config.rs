@@ -50,7 +50,8 @@ pub struct SlotConfig {
     /// Names of the enabled protocols; `None` enables all.
     pub protocols: Option<Vec<String>>,
     /// Server ports of the flows that are read, whichever role the container has; `None` for all flows. A unix socket
-    /// has no port: if ports are listed, it is not read.
+    /// has no port: if ports are listed, it is not read. Plaintext of a TLS connection is read from when its socket is
+    /// known.
     pub ports: Option<BTreeSet<u16>>,
 }
 

@@ -1,11 +1,13 @@
 //! Which protocol a flow speaks, from its opening bytes.
 //!
 //! A flow seen from its start is judged once: no enabled protocol means no interest, for good, at no cost. A flow
-//! joined late, or with a gap before the verdict, is judged at the start of every operation until one fits.
+//! joined late, or with a gap before the verdict, is judged at the start of every operation until one fits. What no
+//! protocol claims may turn out to be TLS: then there is nothing to be read, which is a verdict too.
 
 use crate::config::ConfigError;
 use crate::protocol::{Direction, Moment, Protocol, Side, Verdict};
 use crate::reassembly::Piece;
+use crate::tls;
 
 /// Opening bytes per direction that a verdict may need: a whole HTTP/1 request line.
 const MAX_PREFIX: usize = 16 * 1024;
@@ -23,6 +25,7 @@ pub(crate) struct Detector(Vec<&'static Protocol>);
 #[derive(Clone, Copy)]
 enum Judgement {
     Yes(&'static Protocol, Side),
+    Encrypted,
     NeedMore,
     No,
 }
@@ -65,8 +68,9 @@ impl Detector {
         !self.0.iter().all(|&protocol| former.enables(protocol))
     }
 
-    /// The strongest protocol that does not say no has the word, even if it needs more bytes.
-    fn judge(&self, bytes: &[u8]) -> Judgement {
+    /// The strongest protocol that does not say no has the word, even if it needs more bytes. `late` says that these need
+    /// not be the connection's first.
+    fn judge(&self, bytes: &[u8], late: bool) -> Judgement {
         let verdicts = self
             .0
             .iter()
@@ -78,7 +82,23 @@ impl Detector {
         verdicts
             .into_iter()
             .find(|judgement| !matches!(judgement, Judgement::No))
-            .unwrap_or(Judgement::No)
+            .unwrap_or_else(|| Judgement::of_unclaimed(bytes, late))
+    }
+}
+
+impl Judgement {
+    /// What bytes are that no protocol claims.
+    fn of_unclaimed(bytes: &[u8], late: bool) -> Self {
+        let verdict = if late {
+            tls::within(bytes)
+        } else {
+            tls::opening(bytes)
+        };
+        match verdict {
+            tls::Verdict::Tls => Self::Encrypted,
+            tls::Verdict::NeedMore => Self::NeedMore,
+            tls::Verdict::Other => Self::No,
+        }
     }
 }
 
@@ -112,6 +132,8 @@ pub(crate) enum Outcome {
     Undecided,
     /// No enabled protocol; nothing needs to be kept.
     Unknown,
+    /// TLS; nothing needs to be kept.
+    Encrypted,
     /// The piece just given, after the retained ones, opens this protocol.
     Found(&'static Protocol, Direction, Side),
 }
@@ -190,12 +212,14 @@ impl Opening {
         let had_prefix = !self.prefix(direction).is_empty();
         let judgement = if had_prefix {
             self.extend_prefix(direction, bytes);
-            detector.judge(self.prefix(direction))
+            let late = self.late;
+            detector.judge(self.prefix(direction), late)
         } else {
-            detector.judge(bytes)
+            detector.judge(bytes, self.late)
         };
         match judgement {
             Judgement::Yes(protocol, side) => return Outcome::Found(protocol, direction, side),
+            Judgement::Encrypted => return Outcome::Encrypted,
             Judgement::NeedMore => {
                 if !had_prefix {
                     self.extend_prefix(direction, bytes);
@@ -225,8 +249,9 @@ impl Opening {
         bytes: &[u8],
         at: Moment,
     ) -> Outcome {
-        match detector.judge(bytes) {
+        match detector.judge(bytes, self.late) {
             Judgement::Yes(protocol, side) => return Outcome::Found(protocol, direction, side),
+            Judgement::Encrypted => return Outcome::Encrypted,
             Judgement::NeedMore => {
                 self.extend_prefix(direction, bytes);
                 if !self.retain(direction, bytes, at) {
@@ -350,6 +375,7 @@ mod tests {
         ) {
             Outcome::Undecided => "undecided",
             Outcome::Unknown => "unknown",
+            Outcome::Encrypted => "encrypted",
             Outcome::Found(protocol, ..) => protocol.name,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::model::Kind;
 use compact_str::{CompactString, ToCompactString};
-use pilotfish_abi::{Family, Header};
+use pilotfish_abi::{Family, Header, flag};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// One end of an internet connection.
@@ -19,14 +19,18 @@ pub(crate) struct End {
 pub(crate) enum Transport {
     Tcp,
     Unix,
+    /// By the socket of a TLS connection, which is not known yet.
+    Unknown,
 }
 
 /// The ends of a flow, seen from the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoints {
     pub(crate) transport: Transport,
+    /// The bytes are plaintext of a TLS connection.
+    pub(crate) tls: bool,
     netns: u32,
-    /// Local and remote end; `None` for unix sockets.
+    /// Local and remote end; `None` for unix sockets, and while the transport is not known.
     pub(crate) ends: Option<(End, End)>,
 }
 
@@ -39,6 +43,8 @@ pub(crate) struct ConnectionPlace {
     netns: u32,
     client_port: u16,
     server_port: u16,
+    /// Plaintext has other offsets than the bytes that its socket moves.
+    tls: bool,
 }
 
 /// The role of the local end in a connection.
@@ -59,25 +65,42 @@ impl Role {
 }
 
 impl Endpoints {
-    /// Reads the ends from a socket record; `None` for an unknown address family.
+    /// Reads the ends from a record of a flow; `None` for an unknown address family. A record of TLS plaintext may have
+    /// none.
     pub(crate) fn from_header(header: &Header) -> Option<Self> {
-        let family = Family::from_u16(header.family)?;
-        let (transport, ends) = match family {
-            Family::Unix => (Transport::Unix, None),
-            Family::V4 | Family::V6 => {
+        let tls = header.flags & flag::TLS != 0;
+        let (transport, ends) = match Family::from_u16(header.family) {
+            Some(Family::Unix) => (Transport::Unix, None),
+            Some(family @ (Family::V4 | Family::V6)) => {
                 let local = End::new(address(family, header.local), header.local_port);
                 let remote = End::new(address(family, header.remote), header.remote_port);
                 (Transport::Tcp, Some((local, remote)))
             }
+            None if tls && header.family == 0 => (Transport::Unknown, None),
+            None => return None,
         };
         Some(Self {
             transport,
+            tls,
             netns: header.netns,
             ends,
         })
     }
 
-    /// The port of the server, if the local end has this role; `None` for unix sockets.
+    /// Completes what was not known, once, from a later record of the same flow.
+    pub(crate) fn complete(&mut self, header: &Header) {
+        if self.transport == Transport::Unknown
+            && header.family != 0
+            && let Some(complete) = Self::from_header(header)
+        {
+            *self = Self {
+                tls: self.tls,
+                ..complete
+            };
+        }
+    }
+
+    /// The port of the server, if the local end has this role; `None` without ends.
     pub(crate) fn server_port(&self, role: Role) -> Option<u16> {
         let (local, remote) = self.ends.as_ref()?;
         Some(match role {
@@ -100,6 +123,7 @@ impl Endpoints {
             netns: self.netns,
             client_port: client.port,
             server_port: server.port,
+            tls: self.tls,
         })
     }
 }
@@ -132,7 +156,7 @@ fn address(family: Family, bytes: [u8; 16]) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::{Endpoints, Role, Transport};
-    use pilotfish_abi::{Family, Header};
+    use pilotfish_abi::{Family, Header, flag};
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn v4(bytes: [u8; 4]) -> [u8; 16] {
@@ -216,6 +240,41 @@ mod tests {
                 ..Header::default()
             }),
             None
+        );
+    }
+
+    #[test]
+    fn plaintext_of_tls_gets_its_addresses_once() {
+        let known = Header {
+            flags: flag::TLS,
+            ..header(Family::V4, v4([10, 0, 0, 1]), 443, v4([10, 0, 0, 9]), 5000)
+        };
+        let mut endpoints = Endpoints::from_header(&Header {
+            flags: flag::TLS,
+            ..Header::default()
+        })
+        .unwrap();
+        assert_eq!(
+            (endpoints.transport, endpoints.place(Role::Server, 0)),
+            (Transport::Unknown, None)
+        );
+        for family in [0, 16] {
+            endpoints.complete(&Header { family, ..known });
+            assert_eq!(endpoints.transport, Transport::Unknown);
+        }
+        endpoints.complete(&known);
+        assert_eq!(Some(&endpoints), Endpoints::from_header(&known).as_ref());
+        assert_eq!(endpoints.server_port(Role::Server), Some(443));
+        endpoints.complete(&Header {
+            local_port: 8443,
+            ..known
+        });
+        assert_eq!(endpoints.server_port(Role::Server), Some(443));
+
+        let ciphertext = Endpoints::from_header(&Header { flags: 0, ..known }).unwrap();
+        assert_ne!(
+            ciphertext.place(Role::Server, 0),
+            endpoints.place(Role::Server, 0)
         );
     }
 

@@ -4,13 +4,14 @@
 //! |---|---|---|
 //! | of a unix socket, whose close is not seen | 5 minutes | 30 minutes |
 //! | rejoined: it may be what came after the close of its connection | 1 minute | 30 minutes |
+//! | plaintext of TLS: a process may drop or reuse a connection's object without telling its library | 5 minutes | 30 minutes |
 //! | any other: the record of its close may have been lost | 5 minutes | 30 minutes |
 //! | any other that is not read any more | never: it has no exchange, and must not be judged again | - |
 //!
 //! If the connection lives after all, its next record is where it was left: a place in both streams is kept for a
 //! while. A response that takes longer than that is absent.
 
-use crate::endpoints::Transport;
+use crate::endpoints::{Endpoints, Transport};
 use crate::reassembly::Offsets;
 use hashlink::LruCache;
 use std::collections::BTreeSet;
@@ -37,11 +38,11 @@ pub(crate) struct Allowance {
 
 impl Allowance {
     /// `None` for a flow that may stay until its close is told; `read` says that it is of interest still.
-    pub(crate) fn of(transport: Transport, rejoined: bool, read: bool) -> Option<Self> {
-        let between = match transport {
-            Transport::Tcp if rejoined => REJOINED,
-            Transport::Tcp if !read => return None,
-            Transport::Unix | Transport::Tcp => SOUND,
+    pub(crate) fn of(endpoints: &Endpoints, rejoined: bool, read: bool) -> Option<Self> {
+        let between = match endpoints.transport {
+            Transport::Tcp | Transport::Unknown if rejoined => REJOINED,
+            Transport::Tcp if !read && !endpoints.tls => return None,
+            Transport::Unix | Transport::Tcp | Transport::Unknown => SOUND,
         };
         Some(Self { between })
     }

@@ -7,6 +7,9 @@
 //! Record -> flow (reassembly, gaps) -> detection -> protocol parser -> Exchange
 //!        -> trace context, parent, route -> Span, Measurement -> Sink
 //! ```
+//!
+//! The plaintext of a TLS connection is a flow like any other. It has a name of its own beside the socket that carries
+//! its ciphertext, whose addresses it may get to know later.
 #![forbid(unsafe_code)]
 #![warn(
     clippy::indexing_slicing,
@@ -46,10 +49,12 @@ pub mod semconv;
 mod settings;
 mod spans;
 pub mod stats;
+mod tls;
 
 pub use config::{Config, ConfigError, SlotConfig};
 pub use model::{
-    Attribute, Instrument, Kind, Measurement, Sink, Slot, Span, SpanId, Status, TraceId, Value,
+    Attribute, Encrypted, Instrument, Kind, Measurement, Sink, Slot, Span, SpanId, Status, TraceId,
+    Value,
 };
 pub use pipeline::Pipeline;
 pub use record::{Record, RecordError};

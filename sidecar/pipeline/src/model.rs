@@ -110,10 +110,24 @@ pub struct Measurement {
     pub values: SmallVec<[(&'static Instrument, f64); 4]>,
 }
 
+/// A flow of which nothing can be read because it is encrypted, and who used it when that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encrypted {
+    /// The container.
+    pub slot: Slot,
+    /// The process as the agent's pid namespace sees it, or 0 when that is unknown.
+    pub tgid: u32,
+    /// A key for the thread, unique on the host at one time.
+    pub tid: u32,
+}
+
 /// Where the pipeline's results go. Implementations must not block.
 pub trait Sink {
     /// A span that was sampled and is complete.
     fn span(&mut self, span: Span);
     /// Measurements; every exchange gives one, sampled or not.
     fn measurement(&mut self, measurement: Measurement);
+    /// A flow turned out to be encrypted; told once of each, also when its plaintext is seen as another flow. Of no
+    /// interest to a sink that only exports.
+    fn encrypted(&mut self, _flow: Encrypted) {}
 }

@@ -1,7 +1,7 @@
 //! The entry: records and time in, results out.
 
 use crate::config::{Config, ConfigError, SlotConfig};
-use crate::endpoints::{Endpoints, Transport};
+use crate::endpoints::Endpoints;
 use crate::exchanges::Exchanges;
 use crate::flow::{Flow, Shared};
 use crate::idle::IdleWatch;
@@ -26,14 +26,15 @@ const PARSER_TICK: u64 = 1_000_000_000;
 /// Memory is bounded: flows, the bytes that each and all of them keep, exchanges in progress and routes all
 /// have a limit, and what is dropped for it is counted in [`Stats`].
 pub struct Pipeline {
-    /// By socket cookie, least recently used first.
+    /// By cookie of the socket or TLS connection, least recently used first.
     flows: LruCache<u64, Flow>,
     max_flows: usize,
     /// Flows that wait for a record, closed ones among them; in a fixed order, so that a replay gives the same ids.
     awaited: BTreeSet<u64>,
     idle: IdleWatch,
-    /// Unix flows as (last user's tgid, cookie): their close is not seen, the end of their user is.
-    unix_users: BTreeSet<(u32, u64)>,
+    /// Flows as (last user's tgid, cookie) whose close may not be seen, but the end of their user is: of unix sockets, and
+    /// of TLS connections without a known socket.
+    users: BTreeSet<(u32, u64)>,
     shared: Shared,
     last_parser_tick: u64,
 }
@@ -53,7 +54,7 @@ impl Pipeline {
             max_flows: config.max_flows,
             awaited: BTreeSet::new(),
             idle: IdleWatch::new(config.max_flows),
-            unix_users: BTreeSet::new(),
+            users: BTreeSet::new(),
             shared: Shared {
                 account: Account::default(),
                 exchanges: Exchanges::new(config.seed, settings),
@@ -182,23 +183,20 @@ impl Pipeline {
                 stats.flows_late = stats
                     .flows_late
                     .saturating_add(u64::from(late || left.is_some()));
+                stats.flows_tls = stats.flows_tls.saturating_add(u64::from(endpoints.tls));
                 let slot = Slot(header.slot);
                 let settings = &self.shared.exchanges.settings;
                 let flow = Flow::new(slot, endpoints, settings, late, left);
                 stats.flows_outside_ports = stats
                     .flows_outside_ports
-                    .saturating_add(u64::from(flow.is_unwanted()));
+                    .saturating_add(u64::from(flow.is_outside_ports()));
                 entry.insert(flow)
             }
         };
-        if flow.user != header.tgid {
-            let (before, transport) = (flow.user, flow.endpoints().transport);
-            flow.user = header.tgid;
-            if transport == Transport::Unix {
-                self.unix_users.remove(&(before, header.cookie));
-                self.unix_users.insert((header.tgid, header.cookie));
-            }
-        }
+        let former = flow.ends_with();
+        flow.used_by(header.tgid);
+        flow.seen_in(header);
+        follow_user(&mut self.users, header.cookie, former, flow);
         let no_buffer = header.flags & flag::NO_BUFFER != 0;
         let bytes = if no_buffer { &[] } else { record.payload };
         flow.on_operation(
@@ -227,6 +225,9 @@ impl Pipeline {
         let Some(flow) = self.flows.get_mut(&cookie) else {
             return;
         };
+        let former = flow.ends_with();
+        flow.seen_in(&record.header);
+        follow_user(&mut self.users, cookie, former, flow);
         let end = operation(record.kind, &record.header, &[]);
         flow.on_operation(end, &mut self.shared, sink);
         if record.kind == Kind::Close {
@@ -251,7 +252,7 @@ impl Pipeline {
         if tgid == 0 {
             return;
         }
-        while let Some(&(_, cookie)) = self.unix_users.range((tgid, 0)..=(tgid, u64::MAX)).next() {
+        while let Some(&(_, cookie)) = self.users.range((tgid, 0)..=(tgid, u64::MAX)).next() {
             self.end_flow(cookie, sink);
         }
     }
@@ -293,7 +294,9 @@ impl Pipeline {
         let Some(flow) = self.flows.remove(&cookie) else {
             return false;
         };
-        self.unix_users.remove(&(flow.user, cookie));
+        if let Some(user) = flow.ends_with() {
+            self.users.remove(&(user, cookie));
+        }
         self.awaited.remove(&cookie);
         if let Some(check) = flow.idle_check {
             self.idle.remove(check, cookie);
@@ -307,6 +310,20 @@ fn await_flow(awaited: &mut BTreeSet<u64>, cookie: u64, flow: &mut Flow) {
     if !flow.awaited && flow.is_waiting() {
         flow.awaited = true;
         awaited.insert(cookie);
+    }
+}
+
+/// Keeps the flows that end with a process: by the one that uses this flow now, if by any.
+fn follow_user(users: &mut BTreeSet<(u32, u64)>, cookie: u64, former: Option<u32>, flow: &Flow) {
+    let user = flow.ends_with();
+    if user == former {
+        return;
+    }
+    if let Some(former) = former {
+        users.remove(&(former, cookie));
+    }
+    if let Some(user) = user {
+        users.insert((user, cookie));
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::config::{ConfigError, SlotConfig};
 use crate::detection::Detector;
-use crate::endpoints::{Endpoints, Role};
+use crate::endpoints::{Endpoints, Role, Transport};
 use crate::model::Slot;
 use crate::protocol::Protocol;
 use crate::routes::Patterns;
@@ -64,6 +64,8 @@ impl IgnoredPath {
 pub(crate) enum Unwanted {
     /// Its server port is not listed.
     Port,
+    /// Ports are listed, and its own is not known yet.
+    PortUnknown,
     /// Its protocol is not enabled.
     Protocol,
 }
@@ -97,11 +99,9 @@ impl Settings {
         self.ignored.iter().any(|ignored| ignored.matches(path))
     }
 
-    /// False if a flow between these ends is of no interest, whichever of them is the server.
-    pub(crate) fn may_want(&self, endpoints: &Endpoints) -> bool {
-        [Role::Client, Role::Server]
-            .into_iter()
-            .any(|role| self.lists_port(endpoints, role))
+    /// Why a flow between these ends is of no interest, whichever of them is the server.
+    pub(crate) fn early_objection(&self, endpoints: &Endpoints) -> Option<Unwanted> {
+        self.objection_to_port(endpoints, &[Role::Client, Role::Server])
     }
 
     /// Why a flow of this protocol is of no interest, if it is not.
@@ -111,22 +111,22 @@ impl Settings {
         role: Role,
         protocol: &'static Protocol,
     ) -> Option<Unwanted> {
-        if !self.lists_port(endpoints, role) {
-            Some(Unwanted::Port)
-        } else if !self.detector.enables(protocol) {
-            Some(Unwanted::Protocol)
-        } else {
-            None
-        }
+        let of_protocol = || (!self.detector.enables(protocol)).then_some(Unwanted::Protocol);
+        self.objection_to_port(endpoints, &[role])
+            .or_else(of_protocol)
     }
 
-    fn lists_port(&self, endpoints: &Endpoints, role: Role) -> bool {
-        let Some(ports) = &self.config.ports else {
-            return true;
-        };
-        endpoints
-            .server_port(role)
-            .is_some_and(|port| ports.contains(&port))
+    /// Why a flow is of no interest if the local end has one of these roles.
+    fn objection_to_port(&self, endpoints: &Endpoints, roles: &[Role]) -> Option<Unwanted> {
+        let ports = self.config.ports.as_ref()?;
+        if endpoints.transport == Transport::Unknown {
+            return Some(Unwanted::PortUnknown);
+        }
+        let is_listed = roles
+            .iter()
+            .filter_map(|&role| endpoints.server_port(role))
+            .any(|port| ports.contains(&port));
+        (!is_listed).then_some(Unwanted::Port)
     }
 }
 

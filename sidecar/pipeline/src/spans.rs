@@ -169,6 +169,7 @@ fn add_addresses(attributes: &mut Vec<Attribute>, kind: Kind, endpoints: &Endpoi
     let transport = match endpoints.transport {
         Transport::Tcp => "tcp",
         Transport::Unix => "unix",
+        Transport::Unknown => return,
     };
     add(attributes, semconv::NETWORK_TRANSPORT, || {
         Value::Str(CompactString::const_new(transport))

@@ -41,7 +41,13 @@ stats! {
     flows_evicted =>
         "Flows that were dropped because the table was full: their spans are missing. Observe less with one agent.";
     flows_detected => "Flows whose protocol was recognised. It follows new connections.";
-    flows_unknown => "Flows whose opening bytes belong to no enabled protocol, such as TLS. They yield no spans.";
+    flows_unknown => "Flows whose opening bytes belong to no enabled protocol. They yield no spans.";
+    flows_tls =>
+        "Flows of plaintext of TLS connections, among those opened. It follows new TLS connections.";
+    flows_tls_unassociated =>
+        "Flows of plaintext of TLS connections that left the table without their socket, and so their addresses, being known: their spans lack them.";
+    flows_encrypted =>
+        "Flows that are not read because they are encrypted. Normal at the start of a connection; /status tells what is not covered.";
     flows_outside_ports =>
         "Flows that are not read because their server port is not among those of their container's settings. Wanted so.";
     flows_disabled =>

@@ -5,11 +5,14 @@ mod conversation;
 use conversation::{Ledger, Player, Step, decode, encode};
 use pilotfish_pipeline::Attribute;
 use pilotfish_pipeline::protocol::{
-    Direction, Event, Exchange, PROTOCOLS, Protocol, Side, Verdict,
+    Direction, Event, Exchange, FlowInfo, PROTOCOLS, Protocol, Side, Verdict,
 };
 use proptest::prelude::*;
 
 const DIRECTIONS: [Direction; 2] = [Direction::Received, Direction::Sent];
+
+/// What may differ above TLS: the scheme, what contains it, and the port that it implies.
+const OF_SCHEME: [&str; 3] = ["url.scheme", "url.full", "server.port"];
 
 /// Every protocol with each of its samples.
 fn samples() -> impl Iterator<Item = (&'static Protocol, &'static [u8], &'static [u8])> {
@@ -21,10 +24,35 @@ fn samples() -> impl Iterator<Item = (&'static Protocol, &'static [u8], &'static
     })
 }
 
+/// Plays a conversation in clear, and above TLS, where its parser must tell the same of it.
 fn play(protocol: &Protocol, requests: Direction, steps: &[Step]) -> Ledger {
-    let mut player = Player::new(protocol, false, requests);
-    player.play(steps);
-    player.end()
+    let [plain, above_tls] = [false, true].map(|tls| {
+        let mut player = Player::new(protocol, from_start(tls), requests);
+        player.play(steps);
+        player.end()
+    });
+    assert_eq!(without_scheme(&plain), without_scheme(&above_tls));
+    plain
+}
+
+fn from_start(tls: bool) -> FlowInfo {
+    FlowInfo {
+        tls,
+        ..FlowInfo::default()
+    }
+}
+
+/// The events without what the scheme decides.
+fn without_scheme(ledger: &Ledger) -> Vec<Event> {
+    let mut events = ledger.events.clone();
+    for event in &mut events {
+        if let Event::Finished(exchange) = event {
+            let stays = |attribute: &Attribute| !OF_SCHEME.contains(&attribute.key);
+            exchange.attributes.retain(stays);
+            exchange.dimensions.retain(|attribute| stays(attribute));
+        }
+    }
+    events
 }
 
 /// A sample in pieces that end at `cuts`, closed at the end.
@@ -177,7 +205,7 @@ fn any_sample() -> impl Strategy<Value = usize> {
 
 /// A sample as a conversation in turns: each request, then its response, each one operation. The close is left out.
 fn in_turns(protocol: &Protocol, requests: Direction, ask: &[u8], answer: &[u8]) -> Vec<Step> {
-    let mut player = Player::new(protocol, false, requests);
+    let mut player = Player::new(protocol, FlowInfo::default(), requests);
     player.step(&Step::Bytes(requests, ask.to_vec()));
     let mut starts: Vec<usize> = Vec::new();
     for event in &player.ledger.events {
@@ -245,22 +273,25 @@ proptest! {
     fn after_losses_spans_are_missing_but_none_is_wrong(
         number in any_sample(),
         losses in prop::collection::vec((any::<usize>(), any::<usize>()), 1..4),
+        tls: bool,
     ) {
         let (protocol, ask, answer) = samples().nth(number).unwrap();
         for direction in DIRECTIONS {
             let turns = in_turns(protocol, direction, ask, answer);
-            let mut sound = Player::new(protocol, false, direction);
+            let mut sound = Player::new(protocol, from_start(tls), direction);
             sound.play(&turns);
             let all_finish_without_close = sound.ledger.finished().count() * 2 == turns.len();
 
-            let mut player = Player::new(protocol, false, direction);
+            let mut player = Player::new(protocol, from_start(tls), direction);
             player.play(&with_losses(&turns, &losses));
             let before = player.ledger.finished().count();
             if all_finish_without_close {
                 player.play(&turns);
                 prop_assert!(player.ledger.finished().count() > before, "{:?}", player.ledger.events);
             }
-            let truth = claims(&whole(protocol, direction, ask, answer));
+            let mut whole = Player::new(protocol, from_start(tls), direction);
+            whole.play(&in_pieces(direction, ask, answer, &[]));
+            let truth = claims(&whole.end());
             for claim in claims(&player.end()) {
                 prop_assert!(truth.contains(&claim), "{claim:?} is not in {truth:?}");
             }
@@ -271,11 +302,13 @@ proptest! {
     fn after_garbage_the_next_sound_conversation_is_read(
         number in any_sample(),
         garbage in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 1..300)), 1..8),
+        tls: bool,
     ) {
         let (protocol, ask, answer) = samples().nth(number).unwrap();
         for direction in DIRECTIONS {
             let expected = whole(protocol, direction, ask, answer).finished().count();
-            let mut player = Player::new(protocol, true, direction);
+            let info = FlowInfo { joined_late: true, ..from_start(tls) };
+            let mut player = Player::new(protocol, info, direction);
             for (sent, bytes) in &garbage {
                 player.step(&Step::Bytes(DIRECTIONS[usize::from(*sent)], bytes.clone()));
             }
@@ -289,10 +322,11 @@ proptest! {
     }
 
     #[test]
-    fn any_input_keeps_the_contract(joined_late: bool, input in prop::collection::vec(any::<u8>(), 0..2000)) {
+    fn any_input_keeps_the_contract(joined_late: bool, tls: bool, input in prop::collection::vec(any::<u8>(), 0..2000)) {
         for protocol in PROTOCOLS {
             (protocol.detect)(&input);
-            let mut player = Player::new(protocol, joined_late, Direction::Received);
+            let info = FlowInfo { joined_late, ..from_start(tls) };
+            let mut player = Player::new(protocol, info, Direction::Received);
             player.play(&decode(&input));
             player.end();
         }

@@ -6,7 +6,7 @@
 mod conversation;
 
 use conversation::encode;
-use pilotfish_abi::{Family, Header, Kind};
+use pilotfish_abi::{Family, Header, Kind, flag};
 use pilotfish_pipeline::protocol::PROTOCOLS;
 use pilotfish_pipeline::{Config, Measurement, Pipeline, Record, Sink, Span};
 use std::path::PathBuf;
@@ -14,6 +14,9 @@ use zerocopy::IntoBytes;
 
 /// Bytes per operation of the streams: most heads are whole, most bodies are not.
 const CAPTURE: usize = 512;
+
+/// The beginning of a `ClientHello`, as far as it decides.
+const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
 
 #[derive(Default)]
 struct Count(usize);
@@ -69,6 +72,23 @@ fn stream(ask: &[u8], answer: &[u8]) -> Vec<u8> {
     records
 }
 
+/// The same as plaintext of TLS, whose socket is not known at its first record.
+fn above_tls(stream: &[u8]) -> Vec<u8> {
+    let mut records = Vec::new();
+    let mut rest = stream;
+    while let Ok(mut record) = Record::parse(rest) {
+        let length = (Header::SIZE + record.payload.len()).next_multiple_of(8);
+        record.header.flags |= flag::TLS;
+        if records.is_empty() {
+            record.header.family = 0;
+        }
+        records.extend(record.header.as_bytes());
+        records.extend(&rest[Header::SIZE..length]);
+        rest = &rest[length..];
+    }
+    records
+}
+
 fn seeds() -> Vec<(String, Vec<u8>)> {
     let mut seeds = Vec::new();
     for (number, protocol) in PROTOCOLS.iter().enumerate() {
@@ -89,6 +109,11 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
             record(kind, 1, 0, payload, payload.len()),
         ));
     }
+    if let Some((ask, answer)) = PROTOCOLS[0].samples.first() {
+        seeds.push(("pipeline/tls".into(), above_tls(&stream(ask, answer))));
+    }
+    let hello = record(Kind::Receive, 1, 0, CLIENT_HELLO, 517);
+    seeds.push(("pipeline/encrypted".into(), hello));
     seeds
 }
 
@@ -134,7 +159,10 @@ fn run(stream: &[u8]) -> usize {
 fn every_stream_gives_spans() {
     for protocol in PROTOCOLS {
         for (ask, answer) in protocol.samples {
-            assert!(run(&stream(ask, answer)) > 0, "{}", protocol.name);
+            let stream = stream(ask, answer);
+            let spans = run(&stream);
+            assert!(spans > 0, "{}", protocol.name);
+            assert_eq!(run(&above_tls(&stream)), spans, "{}", protocol.name);
         }
     }
 }

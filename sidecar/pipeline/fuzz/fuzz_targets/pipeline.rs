@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use pilotfish_abi::Header;
 use pilotfish_pipeline::{
-    Config, Measurement, Pipeline, Record, Sampler, Sink, Slot, SlotConfig, Span,
+    Config, Encrypted, Measurement, Pipeline, Record, Sampler, Sink, Slot, SlotConfig, Span,
 };
 use std::collections::{BTreeSet, HashSet};
 
@@ -20,6 +20,7 @@ const MAX_FLOWS: usize = 3;
 struct Checked {
     spans: u64,
     measurements: u64,
+    encrypted: u64,
 }
 
 impl Sink for Checked {
@@ -43,6 +44,10 @@ impl Sink for Checked {
             "{measurement:?}"
         );
         self.measurements += 1;
+    }
+
+    fn encrypted(&mut self, _: Encrypted) {
+        self.encrypted += 1;
     }
 }
 
@@ -104,8 +109,9 @@ fuzz_target!(|bytes: &[u8]| {
     );
     assert!(stats.heads_too_long <= stats.flows_lost_place);
     assert!(stats.flows_idle <= stats.flows_ended);
+    assert!(stats.flows_tls_unassociated <= stats.flows_tls);
     assert_eq!(
-        (stats.spans, stats.measurements),
-        (sink.spans, sink.measurements)
+        (stats.spans, stats.measurements, stats.flows_encrypted),
+        (sink.spans, sink.measurements, sink.encrypted)
     );
 });

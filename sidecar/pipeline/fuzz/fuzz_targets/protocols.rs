@@ -8,7 +8,7 @@ mod conversation;
 
 use conversation::{Player, decode};
 use libfuzzer_sys::fuzz_target;
-use pilotfish_pipeline::protocol::{Direction, PROTOCOLS};
+use pilotfish_pipeline::protocol::{Direction, FlowInfo, PROTOCOLS};
 
 fuzz_target!(|input: &[u8]| {
     let [choice, setting, steps @ ..] = input else {
@@ -23,7 +23,12 @@ fuzz_target!(|input: &[u8]| {
         Direction::Sent
     };
     (protocol.detect)(steps);
-    let mut player = Player::new(protocol, setting & 2 != 0, requests);
+    let info = FlowInfo {
+        joined_late: setting & 2 != 0,
+        tls: setting & 4 != 0,
+        close_unseen: setting & 8 != 0,
+    };
+    let mut player = Player::new(protocol, info, requests);
     player.play(&decode(steps));
     player.end();
 });

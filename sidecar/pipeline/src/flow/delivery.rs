@@ -4,7 +4,7 @@ use super::{Facts, MAX_KEPT_BYTES_TOTAL, Shared, State};
 use crate::detection::Outcome;
 use crate::endpoints::{Role, Transport};
 use crate::exchanges::Place;
-use crate::model::Sink;
+use crate::model::{Encrypted, Sink};
 use crate::protocol::{
     Direction, Event, Events, FlowInfo, Loss, Moment, Parser, Protocol, Side, Started,
 };
@@ -42,8 +42,8 @@ impl Delivery<'_> {
         let Some(settings) = table.get(facts.in_force.key, facts.slot) else {
             return;
         };
-        if changed && !settings.may_want(&facts.endpoints) {
-            self.decline(Unwanted::Port);
+        if changed && let Some(objection) = settings.early_objection(&facts.endpoints) {
+            self.decline(objection);
             return;
         }
         let State::Opening(opening) = &mut *self.state else {
@@ -56,6 +56,15 @@ impl Delivery<'_> {
                 stats.flows_unknown = stats.flows_unknown.saturating_add(1);
                 *self.state = State::Unwanted(Unwanted::Protocol);
             }
+            Outcome::Encrypted => {
+                stats.flows_encrypted = stats.flows_encrypted.saturating_add(1);
+                *self.state = State::Opaque;
+                self.sink.encrypted(Encrypted {
+                    slot: facts.slot,
+                    tgid: facts.user,
+                    tid: at.tid,
+                });
+            }
             Outcome::Found(protocol, found, side) => {
                 stats.flows_detected = stats.flows_detected.saturating_add(1);
                 let role = role(found, side);
@@ -67,8 +76,10 @@ impl Delivery<'_> {
                 let retained = opening.take_retained();
                 let info = FlowInfo {
                     joined_late: opening.late,
-                    tls: false,
-                    close_unseen: facts.endpoints.transport == Transport::Unix,
+                    tls: facts.endpoints.tls,
+                    // A TLS connection is closed by its library too.
+                    close_unseen: facts.endpoints.transport == Transport::Unix
+                        && !facts.endpoints.tls,
                 };
                 *self.state = State::Parsing((protocol.parser)(info, found, side), protocol);
                 for earlier in retained {
@@ -80,14 +91,23 @@ impl Delivery<'_> {
     }
 
     /// Reads the flow no longer because of its container's settings.
-    fn decline(&mut self, objection: Unwanted) {
+    pub(super) fn decline(&mut self, objection: Unwanted) {
         let stats = &mut self.shared.account.stats;
+        *self.state = State::Unwanted(objection);
         let counter = match objection {
             Unwanted::Port => &mut stats.flows_outside_ports,
             Unwanted::Protocol => &mut stats.flows_disabled,
+            // Not decided yet.
+            Unwanted::PortUnknown => return,
         };
         *counter = counter.saturating_add(1);
-        *self.state = State::Unwanted(objection);
+    }
+
+    /// The flow ends: what has not become known will not.
+    pub(super) fn settle(&mut self) {
+        if matches!(self.state, State::Unwanted(Unwanted::PortUnknown)) {
+            self.decline(Unwanted::Port);
+        }
     }
 
     fn feed(&mut self, direction: Direction, piece: Piece<'_>, at: Moment) {
@@ -178,7 +198,8 @@ impl FlowEvents<'_> {
             ..
         } = &mut *self.facts;
         let table = &exchanges.settings;
-        if table.refresh(in_force, *slot).is_some()
+        let changed = table.refresh(in_force, *slot).is_some();
+        if (changed || *objection == Some(Unwanted::PortUnknown))
             && let Some(settings) = table.get(in_force.key, *slot)
         {
             let role = Role::of(started.kind);

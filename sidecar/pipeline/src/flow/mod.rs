@@ -3,7 +3,7 @@
 mod delivery;
 
 use crate::detection::Opening;
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoints, Transport};
 use crate::exchanges::{Exchanges, FlowExchanges};
 use crate::idle::{Allowance, Left};
 use crate::model::{Sink, Slot};
@@ -12,6 +12,7 @@ use crate::reassembly::{Account, Offsets, Operation, PATIENCE, Reassembly};
 use crate::settings::{InForce, SettingsTable, Unwanted};
 use crate::spans::Finisher;
 use delivery::Delivery;
+use pilotfish_abi::Header;
 
 /// Nanoseconds without a record after which a process is not expected to read what a closed connection left for it.
 const UNREAD_PATIENCE: u64 = 1_000_000_000;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
 /// The facts of a flow, its parser and its streams apart.
 struct Facts {
     slot: Slot,
+    /// The process that used it last, 0 if that is not known.
+    user: u32,
     in_force: InForce,
     /// Why the settings want no further exchange, once the protocol is known.
     objection: Option<Unwanted>,
@@ -43,18 +46,25 @@ struct Facts {
 }
 
 impl Facts {
-    /// True if the settings have changed so that they may want what they did not for this reason.
-    fn may_be_wanted_now(&mut self, reason: Unwanted, shared: &Shared) -> bool {
+    /// Why the flow is of no interest still or anew; `None` if the settings have changed, or its port has become known,
+    /// so that it may be wanted now.
+    fn objection_now(&mut self, reason: Unwanted, shared: &Shared) -> Option<Unwanted> {
         let table = &shared.exchanges.settings;
-        let Some(former) = table.refresh(&mut self.in_force, self.slot) else {
-            return false;
-        };
+        let former = table.refresh(&mut self.in_force, self.slot);
         let Some(settings) = table.get(self.in_force.key, self.slot) else {
-            return false;
+            return Some(reason);
         };
-        // What was none of the former protocols is none of fewer either.
-        let by_protocol = reason == Unwanted::Port || table.enables_more(settings, former);
-        by_protocol && settings.may_want(&self.endpoints)
+        let may_have_changed = match (reason, former) {
+            (Unwanted::PortUnknown, _) | (Unwanted::Port, Some(_)) => true,
+            // What was none of the former protocols is none of fewer either.
+            (Unwanted::Protocol, Some(former)) => table.enables_more(settings, former),
+            (Unwanted::Port | Unwanted::Protocol, None) => false,
+        };
+        if may_have_changed {
+            settings.early_objection(&self.endpoints)
+        } else {
+            Some(reason)
+        }
     }
 }
 
@@ -90,8 +100,6 @@ struct Closed {
 
 /// One connection as seen from one end.
 pub(crate) struct Flow {
-    /// The process that used it last, 0 if that is not known.
-    pub(crate) user: u32,
     /// The pipeline calls [`Self::on_tick`] for it.
     pub(crate) awaited: bool,
     /// When the pipeline will look whether it has been silent for too long.
@@ -114,13 +122,14 @@ impl Flow {
         left: Option<Left>,
     ) -> Self {
         let in_force = settings.current(slot);
-        let state = if settings
+        let objection = settings
             .get(in_force.key, slot)
-            .is_some_and(|settings| settings.may_want(&endpoints))
-        {
-            State::Opening(Opening::new(late || left.is_some()))
-        } else {
-            State::Unwanted(Unwanted::Port)
+            .map_or(Some(Unwanted::Port), |settings| {
+                settings.early_objection(&endpoints)
+            });
+        let state = match objection {
+            None => State::Opening(Opening::new(late || left.is_some())),
+            Some(objection) => State::Unwanted(objection),
         };
         let resumed = left.is_some();
         let Left {
@@ -128,13 +137,13 @@ impl Flow {
             late: was_late,
         } = left.unwrap_or_default();
         Self {
-            user: 0,
             awaited: false,
             idle_check: None,
             last: 0,
             closed: None,
             facts: Facts {
                 slot,
+                user: 0,
                 in_force,
                 objection: None,
                 endpoints,
@@ -152,9 +161,27 @@ impl Flow {
         self.facts.slot
     }
 
-    /// True if its container's settings want nothing of it.
-    pub(crate) const fn is_unwanted(&self) -> bool {
-        matches!(self.state, State::Unwanted(_))
+    /// True if its server port is known not to be among those of its container's settings.
+    pub(crate) const fn is_outside_ports(&self) -> bool {
+        matches!(self.state, State::Unwanted(Unwanted::Port))
+    }
+
+    /// Notes which process uses it.
+    pub(crate) fn used_by(&mut self, process: u32) {
+        self.facts.user = process;
+    }
+
+    /// Notes what a record shows of its ends.
+    pub(crate) fn seen_in(&mut self, header: &Header) {
+        self.facts.endpoints.complete(header);
+    }
+
+    /// The process that used it last, if no record may tell of its close, but one tells of that process's end.
+    pub(crate) const fn ends_with(&self) -> Option<u32> {
+        match self.facts.endpoints.transport {
+            Transport::Unix | Transport::Unknown => Some(self.facts.user),
+            Transport::Tcp => None,
+        }
     }
 
     /// What has to be kept of it if it may go on later.
@@ -163,10 +190,6 @@ impl Flow {
             offsets: self.streams.offsets(),
             late: self.facts.late,
         }
-    }
-
-    pub(crate) fn endpoints(&self) -> &Endpoints {
-        &self.facts.endpoints
     }
 
     /// Takes a socket operation.
@@ -197,7 +220,7 @@ impl Flow {
         self.streams.push(operation, &mut delivery);
     }
 
-    /// Reads an unwanted flow from this operation on, if the settings have changed so that it may be wanted now.
+    /// Reads an unwanted flow from this operation on, if it may be wanted now.
     fn reconsider(
         &mut self,
         reason: Unwanted,
@@ -205,16 +228,23 @@ impl Flow {
         shared: &mut Shared,
         sink: &mut dyn Sink,
     ) -> bool {
-        if operation.total == 0 || !self.facts.may_be_wanted_now(reason, shared) {
+        if operation.total == 0 {
             return false;
         }
-        // What is still held back is for nobody, but counts as held until it is let go.
+        let objection = self.facts.objection_now(reason, shared);
         let mut delivery = Delivery {
             facts: &mut self.facts,
             state: &mut self.state,
             shared,
             sink,
         };
+        if let Some(objection) = objection {
+            if objection != reason {
+                delivery.decline(objection);
+            }
+            return false;
+        }
+        // What is still held back is for nobody, but counts as held until it is let go.
         self.streams.flush(&mut delivery);
         self.streams = Reassembly::at(Offsets::before(operation));
         self.state = State::Opening(Opening::new(true));
@@ -223,9 +253,10 @@ impl Flow {
         true
     }
 
-    /// Notes that the transport was closed at `time`, with this many bytes still to read.
+    /// Notes that the transport was closed at `time`, with this many bytes still to read. Of TLS there may be plaintext
+    /// that the process has taken out of the transport, but not read.
     pub(crate) fn on_close(&mut self, time: u64, unread: u32) {
-        let patience = if unread == 0 {
+        let patience = if unread == 0 && !self.facts.endpoints.tls {
             PATIENCE
         } else {
             UNREAD_PATIENCE
@@ -246,9 +277,9 @@ impl Flow {
 
     /// How long it may be silent, if its end may never be told.
     fn allowance(&self) -> Option<Allowance> {
-        let transport = self.facts.endpoints.transport;
         let read = !matches!(self.state, State::Unwanted(_) | State::Opaque);
-        Allowance::of(transport, self.streams.is_rejoined(), read).filter(|_| self.closed.is_none())
+        Allowance::of(&self.facts.endpoints, self.streams.is_rejoined(), read)
+            .filter(|_| self.closed.is_none())
     }
 
     /// True if its end will never be told and it has been silent for long.
@@ -293,6 +324,10 @@ impl Flow {
 
     /// The flow is gone: delivers what is held, then finishes or abandons every exchange.
     pub(crate) fn end(mut self, shared: &mut Shared, sink: &mut dyn Sink) {
+        if self.facts.endpoints.transport == Transport::Unknown {
+            let stats = &mut shared.account.stats;
+            stats.flows_tls_unassociated = stats.flows_tls_unassociated.saturating_add(1);
+        }
         let mut delivery = Delivery {
             facts: &mut self.facts,
             state: &mut self.state,
@@ -301,6 +336,7 @@ impl Flow {
         };
         self.streams.flush(&mut delivery);
         delivery.parse(|parser, events| parser.on_end(events));
+        delivery.settle();
         delivery.stop_reading();
         delivery.weigh();
     }

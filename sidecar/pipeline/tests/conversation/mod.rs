@@ -108,11 +108,7 @@ pub(crate) struct Player {
 }
 
 impl Player {
-    pub(crate) fn new(protocol: &Protocol, joined_late: bool, requests: Direction) -> Self {
-        let info = FlowInfo {
-            joined_late,
-            ..FlowInfo::default()
-        };
+    pub(crate) fn new(protocol: &Protocol, info: FlowInfo, requests: Direction) -> Self {
         Self {
             parser: (protocol.parser)(info, requests, Side::Request),
             ledger: Ledger::default(),

@@ -8,187 +8,23 @@
 )]
 #![allow(clippy::needless_pass_by_value, reason = "a packet is made to be fed")]
 
+mod lines;
+
+pub use lines::LINES;
+
 use pilotfish_abi::{Family, Header, Kind as RecordKind, flag};
-use pilotfish_pipeline::protocol::{
-    Direction, Event, Events, Exchange, ExchangeId, Moment, Parser, Protocol, Side, Started,
-    Verdict,
-};
 use pilotfish_pipeline::{
-    Config, Instrument, Kind, Measurement, Pipeline, Record, Sink, SlotConfig, Span, SpanId,
-    Status, TraceId, Value,
+    Config, Encrypted, Kind, Measurement, Pipeline, Record, Sink, SlotConfig, Span, SpanId,
+    TraceId, Value,
 };
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-
-pub static DURATION: Instrument = Instrument {
-    name: "line.duration",
-    unit: "s",
-    description: "Duration of line exchanges.",
-    boundaries: &[1.0],
-};
-
-pub static LINES: &[Protocol] = &[Protocol {
-    name: "line",
-    summary: "the line protocol of these tests",
-    detect,
-    parser: |_, direction, side| Box::new(LineParser::new(direction, side)),
-    samples: &[(b"Q /\n", b"A ok\n")],
-}];
-
-fn detect(bytes: &[u8]) -> Verdict {
-    match bytes {
-        [b'Q', b' ', ..] => Verdict::Yes(Side::Request),
-        [b'A', b' ', ..] => Verdict::Yes(Side::Response),
-        [] | [b'Q' | b'A'] => Verdict::NeedMore,
-        _ => Verdict::No,
-    }
-}
-
-struct Line {
-    text: Vec<u8>,
-    at: Option<Moment>,
-}
-
-struct LineParser {
-    requests: Direction,
-    request: Line,
-    response: Line,
-    waiting: VecDeque<(ExchangeId, String)>,
-    next: u64,
-}
-
-impl LineParser {
-    fn new(direction: Direction, side: Side) -> Self {
-        let requests = if side == Side::Request {
-            direction
-        } else {
-            direction.opposite()
-        };
-        let line = || Line {
-            text: Vec::new(),
-            at: None,
-        };
-        Self {
-            requests,
-            request: line(),
-            response: line(),
-            waiting: VecDeque::new(),
-            next: 0,
-        }
-    }
-
-    fn line(
-        &mut self,
-        direction: Direction,
-        line: &str,
-        first: Moment,
-        last: Moment,
-        events: &mut dyn Events,
-    ) {
-        if direction == self.requests {
-            let mut words = line.split(' ').skip(1);
-            let id = ExchangeId(self.next);
-            self.next += 1;
-            self.waiting
-                .push_back((id, words.next().unwrap_or_default().to_owned()));
-            let kind = if direction == Direction::Received {
-                Kind::Server
-            } else {
-                Kind::Client
-            };
-            let traceparent = words.next().map(|word| word.as_bytes().into());
-            let tracestate = words.next().map(|word| word.as_bytes().into());
-            events.event(Event::Started(Started {
-                id,
-                kind,
-                at: first,
-                traceparent,
-                tracestate,
-            }));
-        } else if let Some((id, path)) = self.waiting.pop_front() {
-            let status = line.split(' ').nth(1).unwrap_or_default();
-            let failed = status != "ok";
-            events.event(Event::Finished(Box::new(Exchange {
-                id,
-                end: last.time,
-                verb: "Q".into(),
-                path: path.as_str().into(),
-                route_key: (self.requests == Direction::Received).then_some("line.route"),
-                attributes: Vec::new(),
-                dimensions: smallvec::SmallVec::new(),
-                error_type: failed.then(|| status.into()),
-                status: if failed { Status::Error } else { Status::Unset },
-                duration: &DURATION,
-                values: smallvec::SmallVec::new(),
-            })));
-            if status == "opaque" {
-                events.event(Event::Opaque);
-            }
-        }
-    }
-}
-
-impl Parser for LineParser {
-    fn on_bytes(
-        &mut self,
-        direction: Direction,
-        bytes: &[u8],
-        at: Moment,
-        events: &mut dyn Events,
-    ) {
-        for (index, &byte) in bytes.iter().enumerate() {
-            let line = if direction == self.requests {
-                &mut self.request
-            } else {
-                &mut self.response
-            };
-            line.at.get_or_insert(Moment {
-                offset: at.offset + index as u64,
-                ..at
-            });
-            if byte != b'\n' {
-                line.text.push(byte);
-                continue;
-            }
-            let (text, first) = (std::mem::take(&mut line.text), line.at.take().unwrap());
-            self.line(
-                direction,
-                &String::from_utf8_lossy(&text),
-                first,
-                at,
-                events,
-            );
-        }
-    }
-
-    fn on_gap(&mut self, _: Direction, _: u64, _: Moment, events: &mut dyn Events) {
-        self.request.text.clear();
-        self.response.text.clear();
-        self.on_end(events);
-    }
-
-    fn on_close(&mut self, direction: Direction, _: Moment, events: &mut dyn Events) {
-        if direction != self.requests {
-            self.on_end(events);
-        }
-    }
-
-    fn held_bytes(&self) -> usize {
-        self.request.text.capacity() + self.response.text.capacity()
-    }
-
-    fn on_end(&mut self, events: &mut dyn Events) {
-        for (id, _) in self.waiting.drain(..) {
-            events.event(Event::Abandoned(id));
-        }
-    }
-}
 
 /// Keeps what it is given.
 #[derive(Default)]
 pub struct Results {
     pub spans: Vec<Span>,
     pub measurements: Vec<Measurement>,
+    pub encrypted: Vec<Encrypted>,
 }
 
 impl Sink for Results {
@@ -198,6 +34,10 @@ impl Sink for Results {
 
     fn measurement(&mut self, measurement: Measurement) {
         self.measurements.push(measurement);
+    }
+
+    fn encrypted(&mut self, flow: Encrypted) {
+        self.encrypted.push(flow);
     }
 }
 
@@ -259,22 +99,67 @@ impl Wire {
         self
     }
 
+    /// The plaintext of the TLS connection that this socket carries.
+    pub fn tls(mut self) -> Self {
+        self.header.flags |= flag::TLS;
+        self.header.cookie |= 1 << 63;
+        self
+    }
+
+    /// As long as its socket is not known.
+    pub fn without_socket(mut self) -> Self {
+        self.header = Header {
+            family: 0,
+            netns: 0,
+            local: [0; 16],
+            remote: [0; 16],
+            local_port: 0,
+            remote_port: 0,
+            ..self.header
+        };
+        self
+    }
+
+    /// From when its socket is known, which has these addresses.
+    pub fn carried_by(&mut self, local: &str, remote: &str) -> &mut Self {
+        let known = Self::new(0, 0, local, remote).header;
+        let Header {
+            flags,
+            slot,
+            cookie,
+            tgid,
+            tid,
+            ..
+        } = self.header;
+        self.header = Header {
+            flags,
+            slot,
+            cookie,
+            tgid,
+            tid,
+            ..known
+        };
+        self
+    }
+
     pub fn tid(&mut self, tid: u32) -> &mut Self {
         self.header.tid = tid;
         self
     }
 
-    pub fn send(&mut self, time: u64, text: &str) -> Packet {
-        let mut packet = self.packet(RecordKind::Send, time, self.sent, text.as_bytes());
+    pub fn send(&mut self, time: u64, bytes: &(impl AsRef<[u8]> + ?Sized)) -> Packet {
+        let bytes = bytes.as_ref();
+        let mut packet = self.packet(RecordKind::Send, time, self.sent, bytes);
         packet.header.opposite = self.received;
-        self.sent += text.len() as u64;
+        self.sent += bytes.len() as u64;
         packet
     }
 
-    pub fn receive(&mut self, time: u64, text: &str) -> Packet {
-        let mut packet = self.packet(RecordKind::Receive, time, self.received, text.as_bytes());
+    pub fn receive(&mut self, time: u64, bytes: &(impl AsRef<[u8]> + ?Sized)) -> Packet {
+        let bytes = bytes.as_ref();
+        let mut packet = self.packet(RecordKind::Receive, time, self.received, bytes);
         packet.header.opposite = self.sent;
-        self.received += text.len() as u64;
+        self.received += bytes.len() as u64;
         packet
     }
 
@@ -286,7 +171,7 @@ impl Wire {
         self.packet(RecordKind::SendEnd, time, self.sent, b"")
     }
 
-    /// The kernel runs this on any thread, without a port.
+    /// The kernel runs this on any thread, and without a port for a socket.
     pub fn close(&self, time: u64) -> Packet {
         self.close_unread(time, 0)
     }
@@ -296,7 +181,10 @@ impl Wire {
         let mut packet = self.packet(RecordKind::Close, time, self.sent, b"");
         packet.header.total = unread;
         packet.header.opposite = self.received;
-        (packet.header.tid, packet.header.local_port) = (0, 0);
+        packet.header.tid = 0;
+        if packet.header.flags & flag::TLS == 0 {
+            packet.header.local_port = 0;
+        }
         packet
     }
 

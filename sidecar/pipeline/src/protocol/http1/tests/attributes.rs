@@ -139,6 +139,46 @@ fn a_client_span() {
 }
 
 #[test]
+fn a_server_above_tls() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let of = |head| {
+        let (_, exchange) = exchange(Direction::Received, true, head, answer);
+        let mut lines = lines(&exchange.attributes);
+        lines.retain(|line| line.starts_with("url.scheme") || line.starts_with("server."));
+        assert!(lines.first().is_some_and(|scheme| {
+            let in_dimensions = self::lines(&exchange.dimensions);
+            in_dimensions.contains(scheme)
+        }));
+        lines
+    };
+    assert_eq!(
+        of("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n"),
+        [
+            "url.scheme=https",
+            "server.address=shop.example",
+            "server.port=443"
+        ]
+    );
+    assert_eq!(
+        of("GET / HTTP/1.1\r\nHost: shop.example:8443\r\n\r\n"),
+        [
+            "url.scheme=https",
+            "server.address=shop.example",
+            "server.port=8443"
+        ]
+    );
+    // The proxy in front was asked in clear.
+    assert_eq!(
+        of("GET / HTTP/1.1\r\nHost: shop.example\r\nX-Forwarded-Proto: http\r\n\r\n"),
+        [
+            "url.scheme=http",
+            "server.address=shop.example",
+            "server.port=80"
+        ]
+    );
+}
+
+#[test]
 fn an_unknown_method() {
     let head = "PURGE /a HTTP/1.0\r\n\r\n";
     let (_, exchange) = exchange(Direction::Received, false, head, "HTTP/1.0 503 No\r\n\r\n");

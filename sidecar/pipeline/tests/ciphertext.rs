@@ -1,0 +1,119 @@
+//! Flows that are TLS, seen at their socket: recognised, counted, told once and read no further.
+
+mod wire;
+
+use pilotfish_pipeline::{Config, Encrypted, Pipeline, Slot, SlotConfig};
+use std::collections::BTreeSet;
+use wire::{Bench, Results, Wire};
+
+const MILLISECOND: u64 = 1_000_000;
+
+/// What OpenSSL 3.0 sends first, offering TLS 1.2 at most.
+const CLIENT_HELLO: &str = "16030100830100007f0303806e5e9cc90a9bb61468eb1ac2f38403f63b40f922d3f275ec09c0bee62b638e00\
+    0004c02b00ff01000052000b000403000102000a000c000a001d0017001e00190018002300000016000000170000000d002a002804030503\
+    0603080708080809080a080b080408050806040105010601030303010302040205020602";
+
+/// A request in TLS 1.2.
+const APPLICATION_DATA: &str = "170303002a1f27455e47f07fbc3df14ddbaf153fde80e065817f4bb6f52562fa391a904f93658404\
+    90980201bc254c";
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    hex.as_bytes().chunks(2).map(digits).collect()
+}
+
+fn http() -> Bench {
+    Bench {
+        pipeline: Pipeline::new(Config::default()).unwrap(),
+        results: Results::default(),
+    }
+}
+
+#[test]
+fn ciphertext_is_recognised_in_pieces_of_any_size_and_told_once() {
+    let hello = bytes(CLIENT_HELLO);
+    for size in 1..=hello.len() {
+        let mut bench = http();
+        let mut flow = Wire::new(1, 7, "10.0.0.1:443", "10.0.0.9:5000");
+        flow.tid(103);
+        for (time, piece) in (1..).zip(hello.chunks(size)) {
+            bench.feed(flow.receive(time, piece));
+        }
+        for time in 200..210 {
+            bench.feed(flow.send(time, &bytes(APPLICATION_DATA)));
+        }
+        let told = Encrypted {
+            slot: Slot(7),
+            tgid: 100,
+            tid: 103,
+        };
+        assert_eq!(bench.results.encrypted, [told], "pieces of {size}");
+        let stats = bench.pipeline.stats();
+        assert_eq!((stats.flows_encrypted, stats.flows_unknown), (1, 0));
+        assert_eq!(bench.pipeline.bytes_kept(), 0);
+        bench.feed(flow.close(300));
+        bench.tick(300 + 100 * MILLISECOND);
+        assert_eq!(bench.pipeline.flows_open(), 0);
+        assert_eq!(bench.pipeline.stats().gaps, 0);
+    }
+}
+
+#[test]
+fn ciphertext_of_a_flow_joined_late_is_recognised_at_a_record() {
+    let (mut bench, mut flow) = (
+        http(),
+        Wire::new(1, 1, "10.0.0.1:443", "10.0.0.9:5000").late(),
+    );
+    let data = bytes(APPLICATION_DATA);
+    bench.feed(flow.receive(10, &data[7..]));
+    assert!(bench.results.encrypted.is_empty());
+    // As OpenSSL reads: a header, then what it announces.
+    bench
+        .feed(flow.receive(11, &data[..5]))
+        .feed(flow.receive(12, &data[5..]))
+        .feed(flow.receive(13, &data));
+    assert_eq!(bench.results.encrypted.len(), 1);
+    assert_eq!(bench.pipeline.stats().flows_encrypted, 1);
+}
+
+#[test]
+fn what_is_not_ciphertext_is_not_taken_for_it() {
+    let hello = bytes(CLIENT_HELLO);
+    let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut bench = http();
+    for (cookie, opening) in [
+        request.as_bytes(),
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        &hello[..10],
+        &hello[1..],
+        // No connection begins with it.
+        &bytes(APPLICATION_DATA),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut flow = Wire::new(cookie as u64, 1, "10.0.0.1:80", "10.0.0.9:5000");
+        bench.feed(flow.receive(10, opening));
+        bench.feed(flow.receive(11, "\r\n"));
+    }
+    // A body that looks like a record, on a connection that speaks HTTP.
+    let mut late = Wire::new(9, 1, "10.0.0.1:80", "10.0.0.9:5000").late();
+    bench
+        .feed(late.receive(10, request))
+        .feed(late.receive(11, &bytes(APPLICATION_DATA)));
+    bench.finish();
+    assert!(bench.results.encrypted.is_empty());
+    assert_eq!(bench.pipeline.stats().flows_encrypted, 0);
+}
+
+#[test]
+fn what_the_settings_do_not_want_is_not_told() {
+    let mut bench = Bench::of(SlotConfig {
+        ports: Some(BTreeSet::from([80])),
+        ..SlotConfig::default()
+    });
+    let mut flow = Wire::new(1, 1, "10.0.0.1:443", "10.0.0.9:5000");
+    bench.feed(flow.receive(10, &bytes(CLIENT_HELLO)));
+    assert!(bench.results.encrypted.is_empty());
+    assert_eq!(bench.pipeline.stats().flows_outside_ports, 1);
+}
