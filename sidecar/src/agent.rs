@@ -12,6 +12,7 @@ use crate::{
     plan,
     source::{self, Channels, Consumer, Control, ControlSender, Mailbox, SourceStats},
     stream::{self, ContainerFrame},
+    tls::{self, Launching, Tls},
     view::AgentFacts,
 };
 use anyhow::{Context, Result};
@@ -76,7 +77,8 @@ impl Agent {
         let containers = Containers::new();
         let (mut export, sink) = Export::start(export_config, containers.clone())?;
         let view = SharedView::default();
-        let consumer = PipelineConsumer::new(pipeline, sink, Arc::clone(&view));
+        let of_pipeline = Arc::clone(&view);
+        let consumer = |tls| Ok(PipelineConsumer::new(pipeline, sink, of_pipeline, tls));
         let (control, mailbox) = source::control();
         let registry = ExportRegistry {
             containers: containers.clone(),
@@ -88,8 +90,9 @@ impl Agent {
             policy,
             pod,
             ledger: plan.ledger.take(),
+            tls: None,
         };
-        let started = Kernel::start(&plan, task, || Ok(consumer), registry, (control, mailbox));
+        let started = Kernel::start(&plan, task, consumer, registry, (control, mailbox));
         let kernel = match started {
             Ok(kernel) => kernel,
             Err(error) => {
@@ -108,6 +111,7 @@ impl Agent {
                 export: export.stats(),
                 source: Arc::clone(&kernel.stats),
                 pipeline: view,
+                tls: kernel.tls.as_ref().map(Tls::pages),
                 running: Arc::clone(&running),
                 prometheus,
                 fail_open: plan.fail_open,
@@ -168,11 +172,13 @@ pub async fn record(plan: Plan, file: &Path, until: impl Future<Output = ()>) ->
         policy: plan::policy(&plan, &config),
         pod: (PodFiles::default(), Pod::default()),
         ledger: None,
+        tls: None,
     };
     let registry = FileRegistry {
         recording: Arc::clone(&recording),
     };
-    let consumer = || {
+    // Plaintext is recorded as it is seen; that more of it could be seen is for an agent to find out.
+    let consumer = |_| {
         consume::lock(&recording).begin(file)?;
         Ok(FileConsumer::new(Arc::clone(&recording), failed))
     };
@@ -210,7 +216,7 @@ pub async fn replay(file: &Path, pipeline: &PipelineArgs, output: &OutputArgs) -
         containers,
         reader: reader_to_be,
     };
-    let consumer = PipelineConsumer::new(pipeline, sink, SharedView::default());
+    let consumer = PipelineConsumer::new(pipeline, sink, SharedView::default(), None);
     // Blocking, and on its own thread as the ring reader is: the exporters need the runtime.
     let outcome =
         tokio::task::spawn_blocking(move || crate::replay::feed(&mut reader, consumer, registry))
@@ -249,6 +255,7 @@ struct Kernel<R> {
     reader: JoinHandle<()>,
     control: ControlSender,
     stats: Arc<SourceStats>,
+    tls: Option<Tls>,
 }
 
 impl<R: Registry> Kernel<R> {
@@ -256,14 +263,17 @@ impl<R: Registry> Kernel<R> {
     /// when all that can be refused has been granted.
     fn start<C: Consumer + 'static>(
         plan: &Plan,
-        task: Task,
-        consumer: impl FnOnce() -> Result<C>,
+        mut task: Task,
+        consumer: impl FnOnce(Option<tls::Sender>) -> Result<C>,
         registry: R,
         (control, mailbox): (ControlSender, Mailbox),
     ) -> Result<Self> {
         let mut probes = Probes::load(plan::load_options(plan)?)?;
         let ring = probes.take_ring()?;
         let scope = probes.take_scope()?;
+        let tls = start_tls(&mut probes, plan.launching.as_ref())?;
+        let sender = tls.as_ref().map(|tls| tls.sender.clone());
+        task.tls.clone_from(&sender);
         let (lifecycle, events) = channel::channel(LIFECYCLE_QUEUE);
         let stats = Arc::new(SourceStats::default());
         let observer = Observer::start(task, scope, registry, Arc::clone(&stats))?;
@@ -271,7 +281,7 @@ impl<R: Registry> Kernel<R> {
             lifecycle,
             control: mailbox,
         };
-        let reader = source::spawn(ring, consumer()?, channels, Arc::clone(&stats))
+        let reader = source::spawn(ring, consumer(sender)?, channels, Arc::clone(&stats))
             .context("cannot start the reader's thread")?;
         let probes = Arc::new(Mutex::new(probes));
         Ok(Self {
@@ -281,6 +291,7 @@ impl<R: Registry> Kernel<R> {
             reader,
             control,
             stats,
+            tls,
         })
     }
 
@@ -298,11 +309,29 @@ impl<R: Registry> Kernel<R> {
         let _ = self.control.send(Control::Stop);
         let reader = self.reader;
         let joined = tokio::task::spawn_blocking(move || reader.join()).await?;
+        // Observer and reader are gone, and with this the last who could tell it anything.
+        drop(self.tls);
         anyhow::ensure!(
             joined.is_ok(),
             "the reader's thread panicked; this is a bug, please report it with the message above"
         );
         followed.map_err(Into::into)
+    }
+}
+
+/// Starts the search for TLS libraries, where the kernel can do what it takes.
+fn start_tls(probes: &mut Probes, launching: Option<&Launching>) -> Result<Option<Tls>> {
+    match probes.take_tls() {
+        None => Ok(None),
+        Some(Ok(programs)) => {
+            let tls = tls::start(programs, launching)
+                .context("cannot start the thread that looks for TLS")?;
+            Ok(Some(tls))
+        }
+        Some(Err(error)) => {
+            tracing::warn!(%error, "plaintext of TLS is not seen; everything else is");
+            Ok(None)
+        }
     }
 }
 

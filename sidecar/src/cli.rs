@@ -248,6 +248,15 @@ pub struct KernelArgs {
     #[arg(long, value_name = "BYTES", env = "PILOTFISH_RING_BYTES", default_value_t = crate::instrument::DEFAULT_RING_BYTES,
           value_parser = clap::value_parser!(u32).range(i64::from(crate::instrument::MIN_RING_BYTES)..=(1 << 30)))]
     pub ring_bytes: u32,
+    /// Whether plaintext of TLS is seen, where programs hand it to their TLS library; needs Linux 6.6.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "SWITCH",
+        env = "PILOTFISH_TLS",
+        default_value = "on"
+    )]
+    pub tls: Switch,
 }
 
 /// What annotations of pods and containers may ask for. They can only ask for less than the operator has, except

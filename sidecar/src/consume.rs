@@ -3,9 +3,12 @@
 use crate::{
     source::Consumer,
     stream::{self, ContainerFrame, StreamError},
+    tls,
 };
 use pilotfish_export::ExportSink;
-use pilotfish_pipeline::{Pipeline, Record, Slot, SlotConfig, Stats};
+use pilotfish_pipeline::{
+    Encrypted, Measurement, Pipeline, Record, Sink, Slot, SlotConfig, Span, Stats,
+};
 use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,16 +32,43 @@ pub type SharedView = Arc<Mutex<PipelineView>>;
 /// Records to spans and measurements.
 pub struct PipelineConsumer {
     pipeline: Pipeline,
-    sink: ExportSink,
+    sink: Outlets,
     view: SharedView,
+}
+
+/// Where the pipeline's results go: to the exporters, and the news of encrypted flows to whoever looks for the libraries.
+struct Outlets {
+    export: ExportSink,
+    tls: Option<tls::Sender>,
+}
+
+impl Sink for Outlets {
+    fn span(&mut self, span: Span) {
+        self.export.span(span);
+    }
+
+    fn measurement(&mut self, measurement: Measurement) {
+        self.export.measurement(measurement);
+    }
+
+    fn encrypted(&mut self, flow: Encrypted) {
+        if let (Some(tls), Ok(pid)) = (&self.tls, i32::try_from(flow.tgid)) {
+            tls.send(tls::Event::Encrypted(pid));
+        }
+    }
 }
 
 impl PipelineConsumer {
     /// Joins a pipeline to the exporters.
-    pub fn new(pipeline: Pipeline, sink: ExportSink, view: SharedView) -> Self {
+    pub fn new(
+        pipeline: Pipeline,
+        export: ExportSink,
+        view: SharedView,
+        tls: Option<tls::Sender>,
+    ) -> Self {
         Self {
             pipeline,
-            sink,
+            sink: Outlets { export, tls },
             view,
         }
     }
@@ -57,13 +87,13 @@ impl Consumer for PipelineConsumer {
     }
 
     fn drained(&mut self) {
-        self.sink.flush();
+        self.sink.export.flush();
         self.publish();
     }
 
     fn tick(&mut self, now: u64, unix_offset: i64) {
         self.pipeline.on_tick(now, unix_offset, &mut self.sink);
-        self.sink.flush();
+        self.sink.export.flush();
         self.publish();
     }
 
@@ -79,16 +109,16 @@ impl Consumer for PipelineConsumer {
 
     fn forget(&mut self, slot: Slot) {
         self.pipeline.forget(slot, &mut self.sink);
-        self.sink.flush();
+        self.sink.export.flush();
     }
 
     fn is_behind(&self) -> bool {
-        self.sink.is_behind()
+        self.sink.export.is_behind()
     }
 
     fn finish(&mut self) {
         self.pipeline.finish(&mut self.sink);
-        self.sink.flush();
+        self.sink.export.flush();
         self.publish();
     }
 }

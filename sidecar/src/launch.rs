@@ -73,13 +73,12 @@ impl Waiting {
         self.pid
     }
 
-    /// File name of the program that the child will execute, links resolved as `/proc/PID/exe` will show it.
-    pub fn program_name(&self) -> String {
-        let path = find(&self.command).unwrap_or_else(|| PathBuf::from(&self.command));
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        name.unwrap_or_else(|| self.command.clone())
+    /// Path of the program that the child will execute, links resolved as `/proc/PID/exe` will show it.
+    pub fn program(&self) -> String {
+        find(&self.command).map_or_else(
+            || self.command.clone(),
+            |path| path.to_string_lossy().into_owned(),
+        )
     }
 
     /// Lets the child execute the command.

@@ -25,4 +25,5 @@ pub mod policy;
 pub mod replay;
 pub mod source;
 pub mod stream;
+pub mod tls;
 mod view;

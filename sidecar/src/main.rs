@@ -13,6 +13,7 @@ use pilotfish::{
     log, manual,
     node::{Address, Node},
     plan::PodPlan,
+    tls::Launching,
 };
 use pilotfish_export::live::Messages;
 use std::{io::Write, path::Path, process::ExitCode, time::Duration};
@@ -222,7 +223,10 @@ async fn run(args: RunArgs) -> Result<u8> {
     let waiting = Waiting::fork(&args.command)?;
     let target = Target::Processes(vec![waiting.pid()]);
     let plan = Plan {
-        launching: Some((waiting.pid(), waiting.program_name())),
+        launching: Some(Launching {
+            pid: waiting.pid(),
+            program: waiting.program(),
+        }),
         pipeline: args.pipeline,
         output: args.output,
         listen: args.listen,

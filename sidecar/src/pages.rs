@@ -6,6 +6,7 @@ use crate::{
     observe::{SharedObserved, lock},
     policy::Decision,
     source::SourceStats,
+    tls::TlsPages,
 };
 use pilotfish_abi::{Counter, SlotCounters};
 use pilotfish_export::{
@@ -45,6 +46,8 @@ pub struct AgentPages {
     pub source: Arc<SourceStats>,
     /// The pipeline's counters.
     pub pipeline: SharedView,
+    /// The search for TLS libraries, if there is one.
+    pub tls: Option<TlsPages>,
     /// Cleared when the agent begins to end.
     pub running: Arc<AtomicBool>,
     /// Whether `/metrics` shows the containers' metrics (`OTEL_METRICS_EXPORTER`), or only the agent's own.
@@ -108,6 +111,7 @@ impl Pages for AgentPages {
                 "exchanges_open": view.exchanges,
                 "counters": view.stats.iter().map(|(name, _, value)| (name, value)).collect::<BTreeMap<_, _>>(),
             },
+            "tls": self.tls.as_ref().map(tls_status),
             "exporters": self.export.exporters(),
         })
     }
@@ -207,6 +211,7 @@ impl AgentPages {
         rows.extend(self.kernel_rows());
         rows.extend(self.pipeline_rows());
         rows.extend(self.discovery_rows());
+        rows.extend(self.tls_rows());
         rows.extend(self.export.rows());
         rows.extend(self.front_end.iter().flat_map(|front| front.rows()));
         rows.extend(own_process_rows());
@@ -256,6 +261,16 @@ impl AgentPages {
                 .map(|(name, help, value)| Row::counter(name, help, value)),
         );
         rows
+    }
+
+    fn tls_rows(&self) -> Vec<Row> {
+        let of = |tls: &TlsPages| -> Vec<Row> {
+            tls.stats
+                .iter()
+                .map(|(name, help, value)| Row::counter(name, help, value))
+                .collect()
+        };
+        self.tls.as_ref().map(of).unwrap_or_default()
     }
 
     fn discovery_rows(&self) -> Vec<Row> {
@@ -323,6 +338,28 @@ fn note(decision: &Decision, records: u64) -> Option<&'static str> {
         return Some("no port is left for it");
     }
     (records == 0).then_some("no socket of this container has carried data since it was found")
+}
+
+/// Which processes have TLS, and what is seen of it.
+fn tls_status(tls: &TlsPages) -> Value {
+    let processes: Vec<Value> = tls
+        .status
+        .processes()
+        .into_iter()
+        .map(|(pid, process)| {
+            json!({
+                "pid": pid,
+                "probed": process.probed.iter().map(|(path, library)| json!({ "path": path, "library": library })).collect::<Vec<_>>(),
+                "single_stepped_probes": process.stepped,
+                "not_covered": process.not_covered.iter().map(|file| json!({ "path": file.path, "reason": file.reason })).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({
+        "attachment": "uprobe_multi",
+        "processes": processes,
+        "counters": tls.stats.iter().map(|(name, _, value)| (name, value)).collect::<BTreeMap<_, _>>(),
+    })
 }
 
 fn named(counters: &SlotCounters) -> BTreeMap<&'static str, u64> {

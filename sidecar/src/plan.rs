@@ -7,6 +7,7 @@ use crate::{
     instrument::LoadOptions,
     pages::FrontEnd,
     policy::Policy,
+    tls::Launching,
 };
 use anyhow::{Context, Result};
 use pilotfish_export::{
@@ -25,8 +26,8 @@ const ANNOUNCED_GRACE: Duration = Duration::from_secs(10);
 pub struct Plan {
     /// What to observe.
     pub target: Target,
-    /// See [`Options::launching`].
-    pub launching: Option<(i32, String)>,
+    /// What waits to execute a program.
+    pub launching: Option<Launching>,
     /// Kernel settings.
     pub kernel: KernelArgs,
     /// Pipeline settings.
@@ -95,6 +96,7 @@ pub(crate) fn load_options(plan: &Plan) -> Result<LoadOptions> {
     Ok(LoadOptions {
         ring_bytes: plan.kernel.ring_bytes,
         report_newcomers,
+        tls: plan.kernel.tls == Switch::On,
     })
 }
 
@@ -112,7 +114,7 @@ pub(crate) fn discovery_options(plan: &Plan) -> Options {
         };
     let defaults = Options::default();
     Options {
-        launching: plan.launching.clone(),
+        launching: plan.launching.as_ref().map(launched),
         naming: naming(&plan.pipeline, variable("NODE_NAME"), attributes),
         pod: plan.pod.own.clone(),
         grace: match plan.target {
@@ -121,6 +123,13 @@ pub(crate) fn discovery_options(plan: &Plan) -> Options {
         },
         ..defaults
     }
+}
+
+/// See [`Options::launching`].
+fn launched(launching: &Launching) -> (i32, String) {
+    let program = &launching.program;
+    let name = program.rsplit('/').next().unwrap_or(program);
+    (launching.pid, name.to_owned())
 }
 
 /// Flags and variables of one name go before the operator's attributes, and these before what the system says.

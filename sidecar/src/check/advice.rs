@@ -44,9 +44,7 @@ impl Advice {
                 "use a distribution kernel with CONFIG_DEBUG_INFO_BTF=y and mount /sys"
             }
             Self::OlderKernel => "needs Linux {since}; without it {what} cannot be seen",
-            Self::NoUprobeMulti => {
-                "needs Linux 6.6; not used by this version, TLS probes will need CAP_SYS_ADMIN without it"
-            }
+            Self::NoUprobeMulti => "needs Linux 6.6; without it plaintext of TLS is not seen",
             Self::NoUnifiedGroups => {
                 "processes that enter a container later are found by their exec and procfs instead of their cgroup"
             }

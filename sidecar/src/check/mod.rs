@@ -141,7 +141,7 @@ fn kernel_types() -> Vec<Item> {
     items.push(item(
         "uprobe_multi",
         verdict,
-        if multi { "present" } else { "absent" },
+        "plaintext of TLS",
         Consequence::from(Advice::NoUprobeMulti),
     ));
     items
@@ -223,6 +223,7 @@ fn trial(lacking: bool) -> Item {
     match Probes::load(LoadOptions {
         ring_bytes: DEFAULT_RING_BYTES,
         report_newcomers: false,
+        tls: true,
     }) {
         Ok(_) => item(
             "load and attach the programs",

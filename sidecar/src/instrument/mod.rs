@@ -1,18 +1,24 @@
 //! The kernel side from user space: loading the programs, attaching them, the scope, the counters.
 
 pub mod btf;
+mod multi_uprobe;
 mod scope_map;
 mod task_storage;
+mod tls_programs;
 
 pub use btf::{BtfError, KernelBtf};
+pub use multi_uprobe::Probe;
 pub use scope_map::KernelScope;
+pub use tls_programs::{TlsProgram, TlsPrograms};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError},
 };
-use pilotfish_abi::{Counter, MAX_SLOTS, Member, Settings, SlotCounters};
+use pilotfish_abi::{
+    Counter, MAX_GOROUTINES, MAX_SLOTS, MAX_TLS_CONNECTIONS, Member, Settings, SlotCounters,
+};
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd},
@@ -120,6 +126,19 @@ pub enum InstrumentError {
         /// The reason.
         source: Box<ProgramError>,
     },
+    /// The kernel refused a TLS program.
+    #[error(
+        "the kernel refused the eBPF program `{program}`, which sees plaintext of TLS: {source}; Linux 6.6 and later, CAP_BPF and CAP_PERFMON are needed (`pilotfish check` shows which is missing), or switch it off (--tls off)"
+    )]
+    TlsProgram {
+        /// Its name.
+        program: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The built-in object could not be prepared.
+    #[error("the built-in eBPF object is unusable: {0}; rebuild pilotfish")]
+    Relocation(String),
     /// A map is not what the object promises.
     #[error("eBPF map `{map}` is unusable: {source}")]
     Map {
@@ -148,12 +167,16 @@ pub struct LoadOptions {
     pub ring_bytes: u32,
     /// Report executions of unscoped processes in our pid namespace.
     pub report_newcomers: bool,
+    /// Load the programs that see plaintext of TLS.
+    pub tls: bool,
 }
 
 /// The loaded and attached programs. Dropping it detaches them; so does the death of this process.
 pub struct Probes {
     ebpf: Ebpf,
     counters: Arc<CounterMap>,
+    /// `None` if it was not asked for, or was taken.
+    tls: Option<Result<TlsPrograms, InstrumentError>>,
 }
 
 /// The counters of each slot.
@@ -188,12 +211,19 @@ impl Probes {
             attach(&mut ebpf, &types, attachment)?;
         }
         drop(types);
+        let tls = options.tls.then(|| TlsPrograms::load(&mut ebpf));
         release_free_memory();
         let counters = take_map(&mut ebpf, "COUNTERS", PerCpuArray::try_from)?;
         Ok(Self {
             ebpf,
             counters: Arc::new(counters),
+            tls,
         })
+    }
+
+    /// The TLS programs, if they were asked for; can be taken once. Everything else works without them.
+    pub fn take_tls(&mut self) -> Option<Result<TlsPrograms, InstrumentError>> {
+        self.tls.take()
     }
 
     /// The ring buffer's reading end; can be taken once.
@@ -325,6 +355,7 @@ fn load_object(types: &Btf, offsets: &[u8], options: LoadOptions) -> Result<Ebpf
         .clamp(MIN_RING_BYTES, 1 << 30)
         .next_power_of_two();
     let wake_at = ring / 8;
+    let scratches = u32::try_from(cpus * 2).unwrap_or(u32::MAX);
     EbpfLoader::new()
         .btf(Some(types))
         .allow_unsupported_maps()
@@ -332,7 +363,14 @@ fn load_object(types: &Btf, offsets: &[u8], options: LoadOptions) -> Result<Ebpf
         .override_global("AGENT_PID_NAMESPACE", &namespace, true)
         .override_global("REPORT_NEWCOMERS", &newcomers, true)
         .override_global("WAKE_AT_BYTES", &wake_at, true)
-        .map_max_entries("SCRATCH", u32::try_from(cpus * 2).unwrap_or(u32::MAX))
+        .override_global("TLS_SCRATCHES", &scratches, true)
+        .map_max_entries("SCRATCH", scratches)
+        .map_max_entries("TLS_SCRATCH", scratches)
+        .map_max_entries(
+            "TLS_CONNECTIONS",
+            if options.tls { MAX_TLS_CONNECTIONS } else { 1 },
+        )
+        .map_max_entries("GO_CALLS", if options.tls { MAX_GOROUTINES } else { 1 })
         .map_max_entries("RECORDS", ring)
         .load(OBJECT)
         .map_err(|error| InstrumentError::Load(Box::new(error)))

@@ -15,6 +15,7 @@ use crate::{
     instrument::KernelScope,
     policy::Policy,
     source::SourceStats,
+    tls,
 };
 use std::{
     collections::BTreeMap,
@@ -76,6 +77,8 @@ pub struct Task {
     pub pod: (PodFiles, Pod),
     /// Who remembers announced containers.
     pub ledger: Option<Box<dyn Ledger>>,
+    /// Who looks for TLS libraries.
+    pub tls: Option<tls::Sender>,
 }
 
 /// Follows processes until told to stop.
@@ -84,6 +87,7 @@ pub struct Observer<R, K = KernelScope> {
     exits: AsyncFd<OwnedFd>,
     gate: Gate<R>,
     ledger: Option<Box<dyn Ledger>>,
+    tls: Option<tls::Sender>,
     /// Ids that the ledger holds, by slot.
     ledgered: BTreeMap<u32, String>,
     pod_files: PodFiles,
@@ -123,6 +127,7 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
             exits,
             gate: Gate::new(registry),
             ledger: task.ledger,
+            tls: task.tls,
             ledgered: BTreeMap::new(),
             pod_files,
             stats,
@@ -253,6 +258,12 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
         Ok(())
     }
 
+    fn tell_tls(&self, event: tls::Event) {
+        if let Some(tls) = &self.tls {
+            tls.send(event);
+        }
+    }
+
     fn tell_if_idle(&mut self) {
         if let Some(reason) = lock(&self.observed)
             .discovery
@@ -279,11 +290,16 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
                 Change::ContainerRemoved { slot } => self.removed(slot)?,
                 Change::ProcessAdded { slot, pid } => {
                     tracing::debug!(slot, pid, "process in scope");
+                    self.tell_tls(tls::Event::Added(pid));
                 }
                 Change::ProcessExecuted { slot, pid } => {
                     tracing::debug!(slot, pid, "process executed");
+                    self.tell_tls(tls::Event::Executed(pid));
                 }
-                Change::ProcessRemoved { slot, pid } => tracing::debug!(slot, pid, "process gone"),
+                Change::ProcessRemoved { slot, pid } => {
+                    tracing::debug!(slot, pid, "process gone");
+                    self.tell_tls(tls::Event::Removed(pid));
+                }
             }
         }
         Ok(())

@@ -144,6 +144,7 @@ fn observer(target: Target, pod: Option<(PodFiles, Pod)>) -> (Observer<Journal, 
         policy: policy(),
         pod: pod.unwrap_or_default(),
         ledger: Some(Box::new(journal.clone())),
+        tls: None,
     };
     let stats = Arc::new(SourceStats::default());
     let observer = Observer::start(task, journal.clone(), journal.clone(), stats).unwrap();
