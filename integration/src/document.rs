@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `sh run=NAME` | run once, in the order of the document, by the trial NAME |
 //! | `sh look=NAME` | run until what it prints is as the next block says |
+//! | `sh undo=NAME` | run once at the end, when the trial has looked at what the others left |
 //! | `text` right after one of them | what it prints, shortened: [`is_shown`] |
 //! | `sh not-run` | run by no trial, which the section has to say in the words "not run" |
 //!
@@ -32,6 +33,8 @@ pub enum Manner {
     Once,
     /// Until it prints what is shown.
     Until,
+    /// Once, at the end.
+    Undo,
 }
 
 /// A block of commands.
@@ -82,6 +85,7 @@ impl Document {
             let (manner, name) = match mark.split_once('=') {
                 Some(("run", name)) => (Manner::Once, name),
                 Some(("look", name)) => (Manner::Until, name),
+                Some(("undo", name)) => (Manner::Undo, name),
                 None if mark == "not-run" => {
                     let admitted = section.text.to_lowercase().contains(ADMISSION);
                     ensure!(admitted, "the text does not say {ADMISSION:?} of {text}");
@@ -96,7 +100,7 @@ impl Document {
                 _ => Vec::new(),
             };
             ensure!(
-                manner == Manner::Once || !shown.is_empty(),
+                manner != Manner::Until || !shown.is_empty(),
                 "no block `text` says what to wait for after {text}"
             );
             let script = text.clone();
@@ -231,20 +235,19 @@ mod tests {
 
     const PAGE: &str = "\
 # One\n\ntext\n\n```sh run=one\nstart\nask\n```\n\nmore\n\n```sh look=one\nprint\n```\n\nIt prints:\n\n\
-```text\na line\n...\n```\n\n```yaml\nkey: value\n```\n\n\
+```text\na line\n...\n```\n\n```yaml\nkey: value\n```\n\n```sh undo=one\nend\n```\n\n\
 ## Two\n\nThis is **not run** here.\n\n```sh not-run\nelsewhere\n```\n";
 
     #[test]
     fn steps_are_found_in_their_order() {
         let document = Document::read(PAGE).expect("a document");
         let steps = document.steps("one");
-        assert_eq!(steps.len(), 2);
+        let manners: Vec<Manner> = steps.iter().map(|step| step.manner).collect();
+        assert_eq!(manners, [Manner::Once, Manner::Until, Manner::Undo]);
         assert_eq!(steps[0].script, "start\nask\n");
         assert!(steps[0].shown.is_empty());
-        assert_eq!(
-            (steps[1].manner, &*steps[1].shown[0]),
-            (Manner::Until, "a line")
-        );
+        assert_eq!(steps[1].shown[0], "a line");
+        assert_eq!(steps[2].script, "end\n");
         assert_eq!(document.names(), BTreeSet::from(["one"]));
     }
 

@@ -121,6 +121,13 @@ impl Terminal {
         Ok(())
     }
 
+    /// Another terminal of the same size in the place of this one, as `docker attach` gives a program: it shows nothing
+    /// yet, and the program is told nothing.
+    pub fn exchange(&mut self) {
+        let (rows, columns) = self.screen.screen().size();
+        self.screen = vt100::Parser::new(rows, columns, 0);
+    }
+
     /// Sends a signal to the program.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(Pid::from_raw(self.pid() as i32), signal)?)

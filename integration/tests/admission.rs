@@ -214,7 +214,7 @@ fn settings(scene: &Scene) -> Result<()> {
         "\"pilotfish:0.1.0\"",
         "\"registry.example/pilotfish:1\"",
     )?;
-    let policy = replaced(&policy, "'\"\"'", "'\"http://collector:4317\"'")?;
+    let policy = replaced(&policy, "'\"\"'", "'\"http://collector:4318\"'")?;
     for outcome in decide(scene, &policy, &pods_that_ask())? {
         let mut wanted = outcome.with_the_sidecar()?;
         let sidecar = &mut wanted["spec"]["initContainers"][0];
@@ -223,7 +223,7 @@ fn settings(scene: &Scene) -> Result<()> {
             .as_array_mut()
             .context("the sidecar has an environment")?
             .push(
-                json!({ "name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4317" }),
+                json!({ "name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318" }),
             );
         outcome.must_be(&wanted)?;
     }

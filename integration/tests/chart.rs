@@ -42,6 +42,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("node.runtime=docker", "node.runtime"),
     ("node.enabled=perhaps", "node.enabled"),
     ("node.config=text", "node.config"),
+    (
+        "node.config.otlp_endpoint=http://collector:4318",
+        "otlp_endpoint",
+    ),
     ("node.image.tag=a/b", "node.image.tag"),
     ("node.image.repository=", "node.image.repository"),
     ("node.crioHooksDirectory=hooks.d", "node.crioHooksDirectory"),
@@ -58,7 +62,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("node.privileged=true", "privileged"),
     ("nodes.enabled=true", "nodes"),
     (
-        "sidecar.otlpEndpoint=collector:4317",
+        "sidecar.otlpEndpoint=collector:4318",
         "sidecar.otlpEndpoint",
     ),
     ("admission.apiVersion=v2", "admission.apiVersion"),
@@ -356,7 +360,7 @@ fn admission(_: &Scene) -> Result<()> {
     }
     let text = helm_template(&set(&[
         "admission.enabled=true,sidecar.image.repository=registry.example/pilotfish",
-        "sidecar.otlpEndpoint=http://collector:4317",
+        "sidecar.otlpEndpoint=http://collector:4318",
     ]))?;
     kubernetes::validate(&text, kubernetes::VERSIONS[1])?;
     let found = objects(&text)?;
@@ -367,7 +371,7 @@ fn admission(_: &Scene) -> Result<()> {
     );
     let expected = json!([
         { "name": "image", "expression": image },
-        { "name": "collector", "expression": "\"http://collector:4317\"" },
+        { "name": "collector", "expression": "\"http://collector:4318\"" },
     ]);
     ensure!(
         policy["spec"]["variables"] == expected,

@@ -108,7 +108,8 @@ fn docker(scene: &Scene, machine: &Machine, document: &Document, name: &str) -> 
     let docker = Docker::start(machine, &json!({}))?;
     docker.load(&clone.stock("nginx", &stock::nginx(machine)?)?)?;
     let _kept = clone.perform(document, name)?;
-    must_be_least_privileged(machine)
+    must_be_least_privileged(machine)?;
+    clone.undo(document, name)
 }
 
 fn check(scene: &Scene, machine: &Machine, document: &Document, name: &str) -> Result<()> {
@@ -154,14 +155,16 @@ fn compose(scene: &Scene, machine: &Machine, document: &Document, name: &str) ->
         let metrics = log.contains("Name: http.server.request.duration");
         ensure!(received.total() <= REQUESTS + 1, "too much: {received:?}");
         Ok((metrics && received.total() == REQUESTS + 1).then_some(()))
-    })
+    })?;
+    clone.undo(document, name)
 }
 
 fn podman(scene: &Scene, machine: &Machine, document: &Document, name: &str) -> Result<()> {
     let clone = Clone::prepare(scene, machine)?;
     prepare_podman(&clone)?;
     let _kept = clone.perform(document, name)?;
-    must_be_least_privileged(machine)
+    must_be_least_privileged(machine)?;
+    clone.undo(document, name)
 }
 
 fn containerd(scene: &Scene, machine: &Machine, document: &Document, name: &str) -> Result<()> {
@@ -169,7 +172,8 @@ fn containerd(scene: &Scene, machine: &Machine, document: &Document, name: &str)
     let containerd = Containerd::start(machine, &Release::V1_7.configuration(""))?;
     containerd.import(&clone.stock("nginx", &stock::nginx(machine)?)?)?;
     let _kept = clone.perform(document, name)?;
-    must_be_least_privileged(machine)
+    must_be_least_privileged(machine)?;
+    clone.undo(document, name)
 }
 
 fn host_agent(scene: &Scene, machine: &Machine, document: &Document, name: &str) -> Result<()> {
@@ -177,7 +181,7 @@ fn host_agent(scene: &Scene, machine: &Machine, document: &Document, name: &str)
     runtime::hook::install(machine)?;
     prepare_podman(&clone)?;
     let _kept = clone.perform(document, name)?;
-    Ok(())
+    clone.undo(document, name)
 }
 
 /// Nobody runs systemd in a machine, which podman by default asks for control groups.
@@ -218,7 +222,7 @@ impl<'trial> Clone<'trial> {
         Ok(file)
     }
 
-    /// Runs the blocks of a section. What they leave running ends with what is given back.
+    /// Runs the blocks of a section but for those that undo it. What they leave running ends with what is given back.
     fn perform(&self, document: &Document, name: &str) -> Result<Vec<Process>> {
         let steps = document.steps(name);
         let mut kept = Vec::new();
@@ -226,10 +230,23 @@ impl<'trial> Clone<'trial> {
             let process = match step.manner {
                 Manner::Once => self.once(&format!("{name}-{number}"), step)?,
                 Manner::Until => self.until(&format!("{name}-{number}"), step)?,
+                Manner::Undo => continue,
             };
             kept.push(process);
         }
         Ok(kept)
+    }
+
+    /// Runs the blocks that undo a section: no sidecar is left, and the next section finds what this one found.
+    fn undo(&self, document: &Document, name: &str) -> Result<()> {
+        let steps = document.steps(name);
+        let steps = steps.into_iter().filter(|step| step.manner == Manner::Undo);
+        for (number, step) in steps.enumerate() {
+            self.once(&format!("{name}-undo-{number}"), step)?;
+        }
+        let left = self.machine.running(&["/pilotfish", "sidecar"])?;
+        ensure!(left.is_empty(), "left running: {left:?}");
+        Ok(())
     }
 
     fn once(&self, name: &str, step: &Step) -> Result<Process> {

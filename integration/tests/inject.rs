@@ -19,6 +19,11 @@ pub(crate) fn register(trials: &mut Trials) {
     add("every_option_is_valid_for_kubernetes", valid_with_options);
     trials.add_with("every_shape_comes_back", &[], comes_back);
     trials.add_with("a_refusal_writes_nothing", &[], refusal);
+    trials.add_with(
+        "the_namespaces_rule_is_told",
+        &[],
+        the_namespaces_rule_is_told,
+    );
 }
 
 fn corpus() -> Result<Vec<PathBuf>> {
@@ -39,6 +44,21 @@ fn inject(arguments: &[&str], file: &Path) -> Result<Output> {
     let mut command = Command::new(place::agent_binary()?);
     command.arg("inject").args(arguments).arg("-f").arg(file);
     command.output().context("cannot run the agent")
+}
+
+fn the_namespaces_rule_is_told(_: &Scene) -> Result<()> {
+    let shape = corpus()?
+        .into_iter()
+        .find(|path| path.ends_with("statefulset.yaml"))
+        .context("no such shape")?;
+    let told = |arguments: &[&str]| {
+        let output = inject(arguments, &shape)?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(String::from_utf8_lossy(&output.stderr).contains("pod-security.kubernetes.io/enforce"))
+    };
+    ensure!(told(&[])?, "nothing is said of Pod Security");
+    ensure!(!told(&["--uninject"])?, "nothing was added");
+    Ok(())
 }
 
 fn text(output: Output) -> Result<String> {
@@ -91,7 +111,7 @@ fn valid_with_options(_: &Scene) -> Result<()> {
         "--image",
         "registry.example.com/pilotfish:0.1.0",
         "--otlp-endpoint",
-        "http://collector.observability:4317",
+        "http://collector.observability:4318",
         "--listen-port",
         "19464",
         "--run-as",

@@ -172,7 +172,7 @@ fn check_names_what_is_missing(scene: &Scene) -> Result<()> {
         (
             without_ptrace,
             true,
-            "without it only processes of our own user",
+            "without it processes of other users may not be found",
         ),
         (&ENOUGH[1..], false, "CAP_BPF"),
         (&[][..], false, "CAP_PERFMON"),

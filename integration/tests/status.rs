@@ -1,13 +1,19 @@
 //! `/status` says why there is nothing to see.
 
 use anyhow::{Context, Result, ensure};
+use integration::process::wait_for;
 use integration::server::kind;
 use integration::{Agent, Kind, Process, Scene, Trials, load, place};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Time in which a process that starts others does so many times.
 const BUSY: Duration = Duration::from_millis(300);
+
+/// Bound for what the agent is to notice.
+const LIMIT: Duration = Duration::from_secs(20);
+
+const ALL_ENDED: &str = "every observed process has ended; nothing is left to observe";
 
 pub(crate) fn register(trials: &mut Trials) {
     trials.subject("metrics");
@@ -22,6 +28,33 @@ pub(crate) fn register(trials: &mut Trials) {
         // Processes come and go, which the kernel reports, but no socket carries data.
         |scene| silence_of("while :; do busybox sleep 0.02; done", scene),
     );
+    trials.add(
+        "readiness_notes_that_nothing_is_left",
+        &["busybox"],
+        nothing_is_left,
+    );
+}
+
+/// It is no fault, so the agent stays ready, but whoever asks why there is no span is told.
+fn nothing_is_left(scene: &Scene) -> Result<()> {
+    let mut command = place::command("busybox")?;
+    command.args(["sleep", "600"]);
+    let observed = Process::start("observed", command, scene.folder())?;
+    let agent = Agent::watch(scene, &[observed.pid()])?;
+    let notes = || -> Result<Value> {
+        let (code, page) = load::fetch(&agent.url("/readyz"))?;
+        ensure!(code == 200, "{code}: {page}");
+        let page: Value = serde_json::from_str(&page)?;
+        Ok(page["notes"].clone())
+    };
+    ensure!(notes()? == json!([]), "there is something to observe");
+    drop(observed);
+    wait_for("the note", LIMIT, || {
+        Ok((notes()? == json!([ALL_ENDED])).then_some(()))
+    })?;
+    let ready = agent.pages().metrics()?.sum("pilotfish_ready")?;
+    ensure!(ready == 1, "pilotfish_ready is {ready}");
+    agent.finish().map(drop)
 }
 
 /// A silent process and one with traffic: the page explains the first only.

@@ -92,6 +92,17 @@ fn live_view(scene: &Scene) -> Result<()> {
     terminal.wait_for("the count of all requests", LIMIT, |terminal| {
         (count_of(terminal, ROUTE) == Some(sent)).then_some(())
     })?;
+    // The first is what the kernel says of a size, be it the same.
+    let word_of_a_size = |terminal: &Terminal| terminal.signal(Signal::SIGWINCH);
+    let ctrl_l = |terminal: &Terminal| terminal.press("\u{c}");
+    for redraw in [word_of_a_size, ctrl_l] {
+        terminal.exchange();
+        redraw(&terminal)?;
+        terminal.wait_for("the view on another terminal", LIMIT, |terminal| {
+            let whole = terminal.text().contains("q quit") && terminal.shows_alternate_screen();
+            (whole && count_of(terminal, ROUTE) == Some(sent)).then_some(())
+        })?;
+    }
     terminal.press("j")?;
     terminal.wait_for("the traces of the selected route", LIMIT, |terminal| {
         terminal.text().contains("TRACES of ").then_some(())

@@ -3,10 +3,11 @@
 
 use crate::{
     announced::{COMMAND_QUEUE, Command, Commands},
+    check::refusal::Refused,
     cli::{Listen, OutputArgs, PipelineArgs},
     consume::{self, FileConsumer, PipelineConsumer, SharedRecording, SharedView},
     fail_open,
-    instrument::Probes,
+    instrument::{InstrumentError, Probes},
     observe::{LIFECYCLE_QUEUE, Observer, Pod, PodFiles, Registry, Task},
     pages::AgentPages,
     plan,
@@ -268,7 +269,7 @@ impl<R: Registry> Kernel<R> {
         registry: R,
         (control, mailbox): (ControlSender, Mailbox),
     ) -> Result<Self> {
-        let mut probes = Probes::load(plan::load_options(plan)?)?;
+        let mut probes = Probes::load(plan::load_options(plan)?).map_err(with_remedy)?;
         let ring = probes.take_ring()?;
         let scope = probes.take_scope()?;
         let tls = start_tls(&mut probes, plan.launching.as_ref())?;
@@ -320,6 +321,15 @@ impl<R: Registry> Kernel<R> {
 }
 
 /// Starts the search for TLS libraries, where the kernel can do what it takes.
+/// Says what this process lacks, where that may be the reason.
+fn with_remedy(error: InstrumentError) -> anyhow::Error {
+    if error.is_refusal() {
+        Refused::from(error).into()
+    } else {
+        error.into()
+    }
+}
+
 fn start_tls(probes: &mut Probes, launching: Option<&Launching>) -> Result<Option<Tls>> {
     match probes.take_tls() {
         None => Ok(None),

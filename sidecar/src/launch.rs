@@ -34,6 +34,9 @@ pub enum LaunchError {
     },
 }
 
+/// Exit code of a child that was never let go; nobody reads it.
+const GIVEN_UP: i32 = 1;
+
 /// A command that waits between fork and exec.
 pub struct Waiting {
     pid: i32,
@@ -136,7 +139,8 @@ fn spawn_waiting(
     );
     let (pid_fd, go_fd) = (pid.as_raw_fd(), go.as_raw_fd());
     debug_assert!(pid_fd > 2 && go_fd > 2, "standard descriptors are open");
-    // SAFETY: between fork and exec only close(2), write(2), read(2) and getpid(2) are called, all async-signal-safe.
+    // SAFETY: between fork and exec only close(2), write(2), read(2), getpid(2) and _exit(2) are called, all
+    // async-signal-safe.
     // The descriptors are close-on-exec, so the command inherits nothing.
     unsafe {
         command.pre_exec(move || {
@@ -146,8 +150,8 @@ fn spawn_waiting(
             let mut byte = [0];
             match go.read(&mut byte)? {
                 1 => Ok(()),
-                // The agent is gone or gave up.
-                _ => Err(io::Error::from(io::ErrorKind::Interrupted)),
+                // The agent is gone or gave up. An error would be written for it, and std aborts where nobody reads.
+                _ => nix::libc::_exit(GIVEN_UP),
             }
         });
     }
@@ -175,4 +179,21 @@ pub fn exit_code(status: ExitStatus) -> u8 {
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// std's side of `spawn` ends with the agent; a child that wrote an error for it would abort, and say so on the
+    /// agent's standard error.
+    #[test]
+    fn a_child_whose_agent_gives_up_ends_without_a_word_to_it() {
+        let command = ["true".to_owned()];
+        let Waiting { go, starter, .. } = Waiting::fork(&command).expect("a waiting child");
+        drop(go);
+        let started = starter.join().expect("no panic");
+        let mut child = started.expect("no error was written");
+        assert_eq!(child.wait().expect("its end").code(), Some(GIVEN_UP));
+    }
 }

@@ -70,22 +70,10 @@ impl Pages for AgentPages {
 
     /// The pages are served once everything found at the start is in scope; what could not be put there is named.
     fn ready(&self) -> Readiness {
-        let (mut reasons, mut notes) = (Vec::new(), Vec::new());
-        if !self.running.load(Ordering::Acquire) {
-            reasons.push("the agent is ending".to_owned());
-        }
-        reasons.extend(self.front_end.iter().filter_map(|front| front.not_ready()));
-        let discovery = &lock(&self.observed).discovery;
-        if let Some(advice) = discovery.advice() {
-            let count = discovery.unreadable().count();
-            let weighty = if self.fail_open {
-                &mut notes
-            } else {
-                &mut reasons
-            };
-            weighty.push(format!("{count} processes are not observed: {advice}"));
-        }
-        Readiness { reasons, notes }
+        let mut ready = self.observes_what_it_found();
+        let idle = lock(&self.observed).discovery.idle();
+        ready.notes.extend(idle.map(str::to_owned));
+        ready
     }
 
     fn status(&self) -> Value {
@@ -118,6 +106,25 @@ impl Pages for AgentPages {
 }
 
 impl AgentPages {
+    fn observes_what_it_found(&self) -> Readiness {
+        let (mut reasons, mut notes) = (Vec::new(), Vec::new());
+        if !self.running.load(Ordering::Acquire) {
+            reasons.push("the agent is ending".to_owned());
+        }
+        reasons.extend(self.front_end.iter().filter_map(|front| front.not_ready()));
+        let discovery = &lock(&self.observed).discovery;
+        if let Some(advice) = discovery.advice() {
+            let count = discovery.unreadable().count();
+            let weighty = if self.fail_open {
+                &mut notes
+            } else {
+                &mut reasons
+            };
+            weighty.push(format!("{count} processes are not observed: {advice}"));
+        }
+        Readiness { reasons, notes }
+    }
+
     fn kernel_totals(&self) -> SlotCounters {
         let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
         probes.total_counters().unwrap_or_default()
@@ -185,7 +192,9 @@ impl AgentPages {
             Row::gauge(
                 "ready",
                 "1 while everything found is observed; 0 means that /readyz says what is not.",
-                f64::from(u8::from(self.ready() == Readiness::default())),
+                f64::from(u8::from(
+                    self.observes_what_it_found() == Readiness::default(),
+                )),
             ),
             Row::counter(
                 "records_delivered",

@@ -115,7 +115,12 @@ pub(crate) fn discovery_options(plan: &Plan) -> Options {
     let defaults = Options::default();
     Options {
         launching: plan.launching.as_ref().map(launched),
-        naming: naming(&plan.pipeline, variable("NODE_NAME"), attributes),
+        naming: naming(
+            &plan.pipeline,
+            variable("NODE_NAME"),
+            attributes,
+            System::read(),
+        ),
         pod: plan.pod.own.clone(),
         grace: match plan.target {
             Target::Announced => ANNOUNCED_GRACE,
@@ -132,21 +137,49 @@ fn launched(launching: &Launching) -> (i32, String) {
     (launching.pid, name.to_owned())
 }
 
+/// What this system calls itself.
+struct System {
+    name: Option<String>,
+    /// Inode number of our UTS namespace.
+    namespace: Option<u64>,
+}
+
+impl System {
+    /// Number of the first UTS namespace, which is the host's (`PROC_UTS_INIT_INO`, `include/linux/proc_ns.h`).
+    const OF_THE_HOST: u64 = 0xEFFF_FFFE;
+
+    fn read() -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let name = nix::unistd::gethostname().ok();
+        let namespace = std::fs::metadata("/proc/self/ns/uts").ok();
+        Self {
+            name: name.and_then(|name| name.into_string().ok()),
+            namespace: namespace.map(|file| file.ino()),
+        }
+    }
+
+    /// The host's name. In a container of its own name, which is most often its id, nobody knows it.
+    fn host_name(&self) -> Option<&str> {
+        let of_the_host = self.namespace == Some(Self::OF_THE_HOST);
+        self.name.as_deref().filter(|_| of_the_host)
+    }
+}
+
 /// Flags and variables of one name go before the operator's attributes, and these before what the system says.
 fn naming(
     args: &PipelineArgs,
     node_name: Option<String>,
     mut attributes: BTreeMap<String, String>,
+    system: System,
 ) -> Naming {
     let service_name = attributes.remove("service.name");
     let host_name = attributes.remove("host.name");
     Naming {
         service_name: args.service_name.clone().or(service_name),
-        host_name: node_name.clone().or(host_name).or_else(|| {
-            let name = nix::unistd::gethostname().ok()?;
-            name.into_string().ok()
-        }),
+        host_name: (node_name.clone().or(host_name))
+            .or_else(|| system.host_name().map(str::to_owned)),
         node_name,
+        system_name: system.name,
         attributes,
     }
 }
@@ -238,7 +271,11 @@ mod tests {
     #[test]
     fn names_in_the_operators_attributes_stand_behind_their_own_settings() {
         let attributes = || operator_attributes("service.name=shop,host.name=h,team=fish").unwrap();
-        let plain = naming(&PipelineArgs::default(), None, attributes());
+        let system = || System {
+            name: Some("system".to_owned()),
+            namespace: Some(System::OF_THE_HOST),
+        };
+        let plain = naming(&PipelineArgs::default(), None, attributes(), system());
         assert_eq!(plain.service_name.as_deref(), Some("shop"));
         assert_eq!(plain.host_name.as_deref(), Some("h"));
         assert_eq!(plain.node_name, None);
@@ -248,9 +285,27 @@ mod tests {
             service_name: Some("web".to_owned()),
             ..PipelineArgs::default()
         };
-        let named = naming(&args, Some("node-1".to_owned()), attributes());
+        let named = naming(&args, Some("node-1".to_owned()), attributes(), system());
         assert_eq!(named.service_name.as_deref(), Some("web"));
         assert_eq!(named.host_name.as_deref(), Some("node-1"));
         assert_eq!(named.node_name.as_deref(), Some("node-1"));
+    }
+
+    #[test]
+    fn a_containers_own_name_is_not_the_hosts() {
+        let named = |namespace| {
+            let system = System {
+                name: Some("0c8bdf3e1d5a".to_owned()),
+                namespace: Some(namespace),
+            };
+            naming(&PipelineArgs::default(), None, BTreeMap::new(), system)
+        };
+        assert_eq!(
+            named(System::OF_THE_HOST).host_name.as_deref(),
+            Some("0c8bdf3e1d5a")
+        );
+        let inside = named(4_026_532_000);
+        assert_eq!(inside.host_name, None);
+        assert_eq!(inside.system_name.as_deref(), Some("0c8bdf3e1d5a"));
     }
 }

@@ -123,7 +123,7 @@ async fn show(queue: &Queue, mut source: Source) -> io::Result<()> {
                 // A key changes the page at once, as does another size.
                 age = FRAMES_PER_REFRESH;
                 model.changed = true;
-                let demand = key(&event?).map_or(Demand::Nothing, |key| model.press(key));
+                let demand = demand(&event?, &mut model);
                 obey(demand, &mut screen)?;
             }
             _ = stopped.recv() => {
@@ -164,6 +164,7 @@ async fn event(keys: &mut EventStream) -> io::Result<Event> {
 fn obey(demand: Demand, screen: &mut Screen) -> io::Result<()> {
     match demand {
         Demand::Nothing => Ok(()),
+        Demand::Redraw => screen.begin_again(),
         Demand::Quit => raise(Signal::SIGINT).map_err(io::Error::from),
         Demand::Suspend if !screen::is_job() => Ok(()),
         Demand::Suspend => {
@@ -184,6 +185,14 @@ fn stop(screen: &mut Screen) -> io::Result<()> {
     screen.enter_again()
 }
 
+/// A terminal says that it has a size, the same even, when it has been exchanged for another: `docker attach` does.
+fn demand(event: &Event, model: &mut Model) -> Demand {
+    match event {
+        Event::Resize(..) => Demand::Redraw,
+        _ => key(event).map_or(Demand::Nothing, |key| model.press(key)),
+    }
+}
+
 fn key(event: &Event) -> Option<Key> {
     let Event::Key(KeyEvent {
         code,
@@ -198,6 +207,7 @@ fn key(event: &Event) -> Option<Key> {
         return match code {
             KeyCode::Char('c') => Some(Key::Quit),
             KeyCode::Char('z') => Some(Key::Suspend),
+            KeyCode::Char('l') => Some(Key::Redraw),
             _ => None,
         };
     }

@@ -22,6 +22,8 @@ pub enum Advice {
     NotGranted,
     /// One that is void because executing a file may give nothing.
     NoNewPrivileges,
+    /// Outside of containers: neither the user nor the file has it.
+    Ordinary,
     /// One that the container has, but neither user nor file.
     NotOfThisUser,
     /// The kernel refused, and what was asked before says why.
@@ -59,6 +61,10 @@ impl Advice {
                 "without it {what}; it is granted, but no_new_privs voids what the image's binary has as file \
                  capability: allow privilege escalation (Kubernetes: allowPrivilegeEscalation: true; docker: no \
                  --security-opt no-new-privileges), or run as user 0"
+            }
+            Self::Ordinary => {
+                "without it {what}; run pilotfish as root (sudo), or give this copy of the binary what it needs: `setcap \
+                 cap_bpf,cap_perfmon,cap_sys_ptrace+p FILE`"
             }
             Self::NotOfThisUser => {
                 "without it {what}; it is granted, but not to this user with this copy of the binary: use the image's \

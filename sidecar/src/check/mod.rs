@@ -2,7 +2,7 @@
 
 pub mod advice;
 pub mod privileges;
-mod refusal;
+pub mod refusal;
 
 use crate::instrument::{ATTACHMENTS, DEFAULT_RING_BYTES, KernelBtf, LoadOptions, Probes, btf};
 use advice::{Advice, Consequence};
@@ -154,9 +154,12 @@ fn cgroups() -> Item {
     let (verdict, found) = if unified {
         (Verdict::Yes, "version 2")
     } else if hybrid {
-        (Verdict::No, "version 1 with an unused version 2 beside it")
+        (
+            Verdict::Fact,
+            "version 1 with an unused version 2 beside it",
+        )
     } else {
-        (Verdict::No, "version 1")
+        (Verdict::Fact, "version 1")
     };
     item(
         "cgroups",

@@ -1,6 +1,7 @@
 //! Capabilities of this process: what it has, what each is for.
 
 use super::advice::Advice;
+use crate::discovery::OwnContainer;
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 use std::{fs, io};
 
@@ -40,8 +41,8 @@ pub const CAPABILITIES: &[Capability] = &[
     Capability {
         bit: 19,
         name: "SYS_PTRACE",
-        gives: "read /proc/PID/{ns,exe,cgroup} of processes of other users",
-        without: "only processes of our own user, with no more capabilities than ours, are found and named",
+        gives: "read /proc/PID/{ns,exe,maps} of processes of other users",
+        without: "processes of other users may not be found or named, and their TLS is not seen",
         required: false,
     },
 ];
@@ -81,13 +82,16 @@ pub struct Privileges {
     pub bounding: u64,
     /// Whether executing a file gives nothing (`PR_SET_NO_NEW_PRIVS`).
     pub no_new: bool,
+    /// Whether this is the host's own pid namespace: most likely no container, and so no image.
+    pub on_host: bool,
 }
 
 impl Privileges {
     /// Reads them.
     pub fn read() -> io::Result<Self> {
         let status = fs::read_to_string("/proc/self/status")?;
-        Self::parse(&status).ok_or_else(|| {
+        let on_host = OwnContainer::detect().is_ok_and(|own| own.is_in_host_pid_namespace());
+        Self::parse(&status, on_host).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
                 "no CapEff, CapBnd and NoNewPrivs lines in /proc/self/status",
@@ -95,7 +99,7 @@ impl Privileges {
         })
     }
 
-    fn parse(status: &str) -> Option<Self> {
+    fn parse(status: &str, on_host: bool) -> Option<Self> {
         let line = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key))?;
             Some(line.trim())
@@ -105,6 +109,7 @@ impl Privileges {
             effective: set("CapEff:")?,
             bounding: set("CapBnd:")?,
             no_new: line("NoNewPrivs:")? == "1",
+            on_host,
         })
     }
 
@@ -119,6 +124,7 @@ impl Privileges {
         let granted = self.bounding >> capability.bit & 1 == 1;
         match (granted, self.no_new) {
             (true, true) => Advice::NoNewPrivileges,
+            (true, false) if self.on_host => Advice::Ordinary,
             (true, false) => Advice::NotOfThisUser,
             (false, _) => Advice::NotGranted,
         }
@@ -139,12 +145,12 @@ mod tests {
 
     #[test]
     fn reads_the_sets() {
-        let read = Privileges::parse(STATUS).expect("sets");
+        let read = Privileges::parse(STATUS, false).expect("sets");
         let held: Vec<_> = CAPABILITIES.iter().map(|c| read.holds(c)).collect();
         assert_eq!(held, [true, false, true]);
-        assert_eq!(Privileges::parse("CapEff:\tzz\n"), None);
+        assert_eq!(Privileges::parse("CapEff:\tzz\n", false), None);
         assert_eq!(
-            Privileges::parse(&STATUS.replace("NoNewPrivs", "Other")),
+            Privileges::parse(&STATUS.replace("NoNewPrivs", "Other"), false),
             None
         );
     }
@@ -152,13 +158,18 @@ mod tests {
     #[test]
     fn the_advice_fits_what_is_in_the_way() {
         let perfmon = &CAPABILITIES[1];
-        let barred = Privileges::parse(STATUS).expect("sets");
+        let barred = Privileges::parse(STATUS, false).expect("sets");
         assert_eq!(barred.advice(perfmon), Advice::NoNewPrivileges);
         let free = Privileges {
             no_new: false,
             ..barred
         };
         assert_eq!(free.advice(perfmon), Advice::NotOfThisUser);
+        let user_of_a_host = Privileges {
+            on_host: true,
+            ..free
+        };
+        assert_eq!(user_of_a_host.advice(perfmon), Advice::Ordinary);
         let bare = Privileges {
             bounding: 0,
             ..barred

@@ -1,9 +1,46 @@
 //! Why the kernel refuses programs, as far as it can be told from here.
 
-use super::advice::Advice;
+use super::{
+    advice::Advice,
+    privileges::{CAPABILITIES, Privileges},
+};
 use crate::instrument::InstrumentError;
 use nix::libc;
 use std::{error::Error, fs, io};
+
+/// A refusal, and what an agent can say of it without asking the kernel more.
+#[derive(Debug, thiserror::Error)]
+#[error("{refusal}; {}", remedy(.missing))]
+pub struct Refused {
+    #[source]
+    refusal: InstrumentError,
+    /// Names of the capabilities that are needed and not there.
+    missing: Vec<String>,
+}
+
+impl From<InstrumentError> for Refused {
+    fn from(refusal: InstrumentError) -> Self {
+        let held = Privileges::read().ok();
+        let missing = CAPABILITIES.iter().filter(|capability| {
+            capability.required && held.is_some_and(|held| !held.holds(capability))
+        });
+        Self {
+            missing: missing
+                .map(|capability| format!("CAP_{}", capability.name))
+                .collect(),
+            refusal,
+        }
+    }
+}
+
+fn remedy(missing: &[String]) -> String {
+    if missing.is_empty() {
+        "`pilotfish check` says what is in the way".to_owned()
+    } else {
+        let missing = missing.join(" and ");
+        format!("without {missing} nothing can be traced, `pilotfish check` says what to do")
+    }
+}
 
 /// What is known when the kernel has refused.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +66,11 @@ impl Denial {
     fn of(refusal: &InstrumentError) -> Option<Self> {
         match errno(refusal)? {
             libc::EPERM => Some(Self::Privilege),
-            libc::EACCES if matches!(refusal, InstrumentError::Load(_)) => Some(Self::Module),
+            libc::EACCES
+                if matches!(refusal, InstrumentError::Maps(_) | InstrumentError::Load(_)) =>
+            {
+                Some(Self::Module)
+            }
             _ => None,
         }
     }
@@ -139,6 +180,23 @@ mod tests {
         assert_eq!(advice(system(libc::ENOMEM), true, true), Advice::Refused);
         let missing = InstrumentError::Missing("a map");
         assert_eq!(advice(missing, true, true), Advice::Refused);
+    }
+
+    #[test]
+    fn an_agent_names_what_is_missing_and_nothing_else() {
+        let told = |missing: &[&str]| {
+            let refused = Refused {
+                refusal: system(libc::EPERM),
+                missing: missing.iter().map(|&name| name.to_owned()).collect(),
+            };
+            refused.to_string()
+        };
+        assert!(!told(&[]).contains("CAP_"));
+        let one = told(&["CAP_PERFMON"]);
+        assert!(
+            one.contains("CAP_PERFMON") && !one.contains("CAP_BPF"),
+            "{one}"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::cli::{Command as Subcommand, Listen, NodeArgs, SidecarArgs};
+use std::collections::BTreeSet;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -224,4 +225,20 @@ fn a_request_for_help_is_no_error_of_the_file() {
         error,
         ParseError::CommandLine(_) | ParseError::Configuration(_)
     ));
+}
+
+/// Helm tells of a wrong key before anything is installed; the agent would only when its pod starts.
+#[test]
+fn the_charts_schema_has_the_settings_of_the_node_agent() {
+    let schema = include_str!("../../../manifests/helm/pilotfish/values.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+    let config = &schema["properties"]["node"]["properties"]["config"];
+    assert_eq!(config["additionalProperties"], false, "{config}");
+    let described = config["properties"].as_object().expect("its keys");
+    let command = Cli::command();
+    let node = command.find_subcommand("node").unwrap();
+    let flags = node.get_arguments().filter_map(Arg::get_long);
+    let settings: BTreeSet<&str> = flags.filter(|flag| setting(node, flag).is_some()).collect();
+    let described: BTreeSet<&str> = described.keys().map(String::as_str).collect();
+    assert_eq!(described, settings);
 }

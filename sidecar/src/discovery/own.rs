@@ -50,7 +50,8 @@ impl OwnContainer {
         })
     }
 
-    pub(super) fn is_in_host_pid_namespace(&self) -> bool {
+    /// Whether we see all processes of the host, which those in a container do not unless it is asked for.
+    pub fn is_in_host_pid_namespace(&self) -> bool {
         self.pid_namespace == HOST_PID_NAMESPACE
     }
 

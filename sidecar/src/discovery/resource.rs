@@ -58,6 +58,8 @@ pub struct Naming {
     pub service_name: Option<String>,
     /// The node's name from the Downward API, or the host's; becomes `host.name`.
     pub host_name: Option<String>,
+    /// What the system that we are in calls itself, be it the host or a container: a part of instance ids.
+    pub system_name: Option<String>,
     /// The node's name from the Downward API; becomes `k8s.node.name` of containers of pods.
     pub node_name: Option<String>,
     /// Attributes for all containers ([`operator_attributes`]), where nothing else sets them.
@@ -91,7 +93,8 @@ impl Naming {
         if let Some(id) = &container.identity.container_id {
             return id.clone();
         }
-        let host = self.host_name.as_deref().unwrap_or("localhost");
+        let host = self.host_name.as_deref().or(self.system_name.as_deref());
+        let host = host.unwrap_or("localhost");
         match container.key {
             Key::Process { pid, start } => format!("{host}:{pid}:{start}"),
             _ => format!("{host}:{}:{}", container.first.pid, container.first.start),

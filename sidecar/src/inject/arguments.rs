@@ -81,7 +81,7 @@ fn parse_url(text: &str) -> Result<String, String> {
     if text.starts_with("http://") || text.starts_with("https://") {
         checked(text, |char| char.is_ascii_graphic())
     } else {
-        Err("expected a URL such as http://collector:4317".to_owned())
+        Err("expected a URL such as http://collector:4318".to_owned())
     }
 }
 

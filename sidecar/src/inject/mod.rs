@@ -32,6 +32,11 @@ const REFUSED: u8 = 1;
 /// Exit code when options contradict each other, as clap has it.
 const USAGE: u8 = 2;
 
+/// What text cannot show: the namespace's own rules.
+const POD_SECURITY: &str = "a namespace that enforces the Pod Security level baseline or restricted refuses these pods, \
+                            whose sidecar adds capabilities: `kubectl label namespace NAMESPACE \
+                            pod-security.kubernetes.io/enforce=privileged --overwrite`";
+
 /// Adds the sidecar to every pod in these manifests.
 pub fn inject(text: &str, options: &SidecarOptions) -> Result<Filtered, InjectError> {
     let definition = Definition::new(options)?;
@@ -64,7 +69,7 @@ pub fn run(args: &InjectArgs) -> Result<u8> {
         }
     };
     let mut written = String::new();
-    let mut refused = 0_usize;
+    let (mut injected, mut refused) = (0_usize, 0_usize);
     for source in input::read(&args.files)? {
         let filtered = filter::filter(&source.text, definition.as_ref())
             .with_context(|| format!("cannot change {}", source.name))?;
@@ -73,6 +78,7 @@ pub fn run(args: &InjectArgs) -> Result<u8> {
         }
         for done in &filtered.objects {
             eprintln!("{done}");
+            injected += usize::from(matches!(done.outcome, Outcome::Injected));
             refused += usize::from(matches!(done.outcome, Outcome::Refused(_)));
         }
         join(&mut written, &filtered.text);
@@ -84,6 +90,9 @@ pub fn run(args: &InjectArgs) -> Result<u8> {
         return Ok(REFUSED);
     }
     output::write(args.output.as_deref(), &written)?;
+    if injected > 0 {
+        eprintln!("pilotfish: {POD_SECURITY}");
+    }
     Ok(0)
 }
 

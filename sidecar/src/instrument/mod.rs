@@ -20,7 +20,7 @@ use pilotfish_abi::{
     Counter, MAX_GOROUTINES, MAX_SLOTS, MAX_TLS_CONNECTIONS, Member, Settings, SlotCounters,
 };
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::fd::{AsFd, AsRawFd},
     sync::Arc,
 };
@@ -111,15 +111,14 @@ pub enum InstrumentError {
         /// What it is for.
         gives: &'static str,
     },
-    /// The kernel refused the maps or the object.
-    #[error(
-        "the kernel refused pilotfish's eBPF maps: {0}; CAP_BPF and CAP_PERFMON are needed, `pilotfish check` shows which is missing"
-    )]
+    /// The kernel allows no maps at all.
+    #[error("the kernel refused pilotfish's eBPF maps: {0}")]
+    Maps(#[source] io::Error),
+    /// The kernel refused one map or the object.
+    #[error("the kernel refused pilotfish's eBPF maps: {}", without_empty_log(.0))]
     Load(#[source] Box<EbpfError>),
     /// The kernel refused a program.
-    #[error(
-        "the kernel refused the eBPF program `{program}`: {source}; CAP_BPF and CAP_PERFMON are needed, `pilotfish check` shows which is missing"
-    )]
+    #[error("the kernel refused the eBPF program `{program}`: {}", without_empty_log(.source))]
     Program {
         /// Its name.
         program: &'static str,
@@ -158,6 +157,32 @@ pub enum InstrumentError {
         /// The reason.
         source: io::Error,
     },
+}
+
+impl InstrumentError {
+    /// True when the kernel has everything that is needed, and said no.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Maps(_) | Self::Load(_) | Self::Program { .. })
+    }
+
+    /// Maps are made in no order; which one was the first to be forbidden says nothing.
+    fn of_load(error: EbpfError) -> Self {
+        match error {
+            EbpfError::MapError(MapError::CreateError { io_error, .. })
+                if io_error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Self::Maps(io_error)
+            }
+            error => Self::Load(Box::new(error)),
+        }
+    }
+}
+
+/// What aya says, whose verifier has nothing to say of what it never saw.
+fn without_empty_log(error: &impl fmt::Display) -> String {
+    let told = error.to_string();
+    let log = told.trim_end().strip_suffix(". Verifier output:");
+    log.map_or(told.clone(), str::to_owned)
 }
 
 /// How the programs are loaded.
@@ -373,7 +398,7 @@ fn load_object(types: &Btf, offsets: &[u8], options: LoadOptions) -> Result<Ebpf
         .map_max_entries("GO_CALLS", if options.tls { MAX_GOROUTINES } else { 1 })
         .map_max_entries("RECORDS", ring)
         .load(OBJECT)
-        .map_err(|error| InstrumentError::Load(Box::new(error)))
+        .map_err(InstrumentError::of_load)
 }
 
 fn attach(ebpf: &mut Ebpf, types: &Btf, attachment: &Attachment) -> Result<(), InstrumentError> {
@@ -407,4 +432,34 @@ fn take_map<T>(
 pub fn pid_namespace_inode() -> io::Result<u32> {
     use std::os::unix::fs::MetadataExt;
     Ok(fs::metadata("/proc/self/ns/pid")?.ino() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::libc;
+
+    fn refused_map(name: &str, errno: i32) -> String {
+        let error = MapError::CreateError {
+            name: name.to_owned(),
+            io_error: io::Error::from_raw_os_error(errno),
+        };
+        InstrumentError::of_load(error.into()).to_string()
+    }
+
+    #[test]
+    fn a_map_is_named_only_where_it_is_that_map() {
+        for errno in [libc::EPERM, libc::EACCES] {
+            assert_eq!(refused_map("SCOPE", errno), refused_map("RECORDS", errno));
+        }
+        assert!(refused_map("SCOPE", libc::ENOMEM).contains("SCOPE"));
+    }
+
+    #[test]
+    fn a_verifier_that_said_nothing_is_not_mentioned() {
+        let refused = "the BPF_PROG_LOAD syscall returned EPERM";
+        let told = |log: &str| without_empty_log(&format!("{refused}. Verifier output: {log}"));
+        assert_eq!(told(""), refused);
+        assert!(told("invalid access").ends_with("Verifier output: invalid access"));
+    }
 }

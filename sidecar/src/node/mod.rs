@@ -55,7 +55,7 @@ pub enum NodeError {
     #[error(transparent)]
     Place(#[from] PlaceError),
     /// Its state directory.
-    #[error("the state directory cannot be used: {0}")]
+    #[error("the state directory cannot be used: {0}{remedy}", remedy = place::remedy(.0, "--state-dir"))]
     State(#[source] TrustError),
 }
 

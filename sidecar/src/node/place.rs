@@ -35,7 +35,7 @@ pub enum PlaceError {
     #[error("--socket {0}: give an absolute path of a file")]
     Path(PathBuf),
     /// The directory is not fit for it.
-    #[error("the socket's directory cannot be used: {0}")]
+    #[error("the socket's directory cannot be used: {0}{remedy}", remedy = remedy(.0, "--socket"))]
     Directory(#[from] TrustError),
     /// Another agent serves there.
     #[error(
@@ -66,6 +66,15 @@ pub enum PlaceError {
         "the service manager passed {0}; a pilotfish.socket unit has exactly one ListenStream= with a path"
     )]
     Activation(String),
+}
+
+/// What to do about a path that `flag` names.
+pub(super) fn remedy(error: &TrustError, flag: &str) -> String {
+    if error.is_denied() {
+        format!("; run `pilotfish node` as root, or give another path ({flag})")
+    } else {
+        String::new()
+    }
 }
 
 /// A listening socket, and that nobody else listens there.

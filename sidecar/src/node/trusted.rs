@@ -57,6 +57,11 @@ pub enum TrustError {
 }
 
 impl TrustError {
+    /// True when it is another user's to open or to make.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// True when there is no such file.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound)

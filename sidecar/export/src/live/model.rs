@@ -26,6 +26,8 @@ pub(super) enum Key {
     Back,
     Pause,
     Help,
+    /// Draw the whole page: something else wrote on the terminal, or it is another one.
+    Redraw,
     Quit,
     /// Stop the process until the shell continues it.
     Suspend,
@@ -35,6 +37,7 @@ pub(super) enum Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Demand {
     Nothing,
+    Redraw,
     Quit,
     Suspend,
 }
@@ -139,6 +142,7 @@ impl Model {
                 self.unseen = 0;
             }
             Key::Help => self.help = !self.help,
+            Key::Redraw => return Demand::Redraw,
             Key::Quit => return Demand::Quit,
             Key::Suspend => return Demand::Suspend,
         }

@@ -66,7 +66,7 @@ fn head(model: &Model, theme: Theme, pen: &mut Pen<'_>) {
     let (recent, errors) = model.recent();
     pen.word("pilotfish", TITLE);
     if model.paused {
-        let unseen = format!("PAUSED, {} spans not shown", count(model.unseen));
+        let unseen = format!("PAUSED, {} not shown", spans(model.unseen));
         pen.word(&unseen, theme.bad());
     }
     let per_second = recent as f64 / model.window() as f64;
@@ -76,11 +76,17 @@ fn head(model: &Model, theme: Theme, pen: &mut Pen<'_>) {
     } else {
         Style::new()
     };
-    pen.word(&format!("errors {} %", share(errors, recent)), style);
+    let unit = if errors > 0 { " %" } else { "" };
+    pen.word(&format!("errors {}{unit}", share(errors, recent)), style);
     pen.word(&plural(model.facts.containers, "container"), Style::new());
     pen.word(&plural(model.facts.processes, "process"), Style::new());
-    pen.word(&format!("{} spans", count(model.spans)), DIM);
+    pen.word(&spans(model.spans), DIM);
     pen.word(&elapsed(model.second()), DIM);
+}
+
+fn spans(number: u64) -> String {
+    let unit = if number == 1 { "span" } else { "spans" };
+    format!("{} {unit}", count(number))
 }
 
 fn plural(number: usize, what: &str) -> String {
@@ -115,7 +121,7 @@ fn keys(model: &Model, pen: &mut Pen<'_>) {
 }
 
 fn help(area: Rect, buffer: &mut Buffer) {
-    const LINES: [(&str, &str); 14] = [
+    const LINES: [(&str, &str); 15] = [
         (
             "↑ ↓ k j",
             "select a route: only its traces are shown, and rows stay in their order",
@@ -124,6 +130,10 @@ fn help(area: Rect, buffer: &mut Buffer) {
         (
             "p space",
             "pause; spans that come meanwhile are counted, not shown",
+        ),
+        (
+            "ctrl-l",
+            "draw the page anew, after something else wrote on the terminal",
         ),
         ("? h", "this page"),
         (

@@ -91,6 +91,14 @@ impl Screen {
             .map(drop)
     }
 
+    /// Forgets what the terminal shows, so that the next page is drawn as a whole.
+    pub(super) fn begin_again(&mut self) -> io::Result<()> {
+        if !self.away && HELD.load(Ordering::Acquire) {
+            self.terminal = blank()?;
+        }
+        Ok(())
+    }
+
     /// Gives the terminal to whoever comes next.
     pub(super) fn leave(&mut self) {
         give_back();
@@ -100,7 +108,6 @@ impl Screen {
     /// Takes the terminal anew, which a shell or somebody else had in between.
     pub(super) fn enter_again(&mut self) -> io::Result<()> {
         give_back();
-        // `Terminal::clear` would ask the terminal for its cursor, whose answer the keys' reader takes.
         self.terminal = take()?;
         self.away = false;
         Ok(())
@@ -117,6 +124,12 @@ impl Drop for Screen {
 fn take() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
     enable_raw_mode()?;
     HELD.store(true, Ordering::Release);
+    blank()
+}
+
+/// A blank screen, of whose terminal nothing is known: `Terminal::clear` would ask it for its cursor, whose answer the
+/// keys' reader takes.
+fn blank() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
     execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
     Terminal::new(CrosstermBackend::new(stdout()))
 }

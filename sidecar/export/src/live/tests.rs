@@ -255,9 +255,31 @@ fn keys_are_those_of_the_help() {
         Some(Key::Suspend)
     );
     assert_eq!(plain(KeyCode::Char('c')), None);
-    assert_eq!(key(&Event::Resize(1, 1)), None);
+    assert_eq!(
+        pressed(KeyCode::Char('l'), KeyModifiers::CONTROL),
+        Some(Key::Redraw)
+    );
+    assert_eq!(Model::new().press(Key::Redraw), Demand::Redraw);
     assert_eq!(Model::new().press(Key::Quit), Demand::Quit);
     assert_eq!(Model::new().press(Key::Suspend), Demand::Suspend);
+}
+
+/// `docker attach` gives the program another terminal, and signals a size that may be the one before.
+#[test]
+fn every_word_of_a_size_asks_for_the_whole_page() {
+    let mut model = Model::new();
+    assert_eq!(demand(&Event::Resize(80, 24), &mut model), Demand::Redraw);
+    assert_eq!(demand(&Event::FocusGained, &mut model), Demand::Nothing);
+}
+
+#[test]
+fn one_span_is_no_spans_and_no_error_no_percentage() {
+    let mut model = Model::new();
+    model.press(Key::Pause);
+    model.unseen = 1;
+    let shown = text(&model, 80, 24);
+    assert!(shown.contains("PAUSED, 1 span not shown"), "{shown}");
+    assert!(shown.contains("errors -  "), "{shown}");
 }
 
 #[test]

@@ -10,6 +10,21 @@ use opentelemetry_otlp::{Compression, OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, Protoc
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where collectors listen for gRPC.
+pub(super) const GRPC_PORT: u16 = 4317;
+
+/// Where collectors listen for HTTP.
+pub(super) const HTTP_PORT: u16 = 4318;
+
+/// A protocol as `OTEL_EXPORTER_OTLP_PROTOCOL` has it.
+pub(super) const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Grpc => opentelemetry_otlp::OTEL_EXPORTER_OTLP_PROTOCOL_GRPC,
+        Protocol::HttpJson => opentelemetry_otlp::OTEL_EXPORTER_OTLP_PROTOCOL_HTTP_JSON,
+        _ => opentelemetry_otlp::OTEL_EXPORTER_OTLP_PROTOCOL_HTTP_PROTOBUF,
+    }
+}
+
 /// How one signal reaches its collector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OtlpConfig {
@@ -66,9 +81,9 @@ impl Signal<'_> {
             (name, value, false)
         } else {
             let port = if protocol == Protocol::Grpc {
-                4317
+                GRPC_PORT
             } else {
-                4318
+                HTTP_PORT
             };
             (
                 "the default endpoint".to_owned(),
@@ -217,6 +232,18 @@ mod tests {
                 .find(|(key, _)| own(key))
                 .map(|(_, value)| (*value).to_owned())
         })
+    }
+
+    #[test]
+    fn a_protocol_is_called_what_the_variable_takes() {
+        for name in ["grpc", "http/protobuf", "http/json"] {
+            let flags = Flags {
+                protocol: Some(name.to_owned()),
+                ..Flags::default()
+            };
+            let config = OtlpConfig::read("TRACES", &flags, &|_| None).expect("a configuration");
+            assert_eq!(protocol_name(config.protocol), name);
+        }
     }
 
     #[test]

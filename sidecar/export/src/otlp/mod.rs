@@ -22,6 +22,8 @@ use crate::identity::{Container, Containers, now_unix_nano};
 use crate::queue::{Accounts, InFlight, Queue};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
+use config::{GRPC_PORT, HTTP_PORT, protocol_name};
+use hyper::Uri;
 use opentelemetry_otlp::Protocol;
 use points::{Baseline, MAX_POINTS, Moment, Request};
 use std::sync::Arc;
@@ -115,11 +117,26 @@ impl Delivery {
     fn complain(&mut self, error: &SendError) {
         if self.unreachable.due() {
             tracing::warn!(
-                endpoint = %self.transport.endpoint(), protocol = ?self.transport.protocol(), error = %error.message,
+                endpoint = %self.transport.endpoint(), protocol = protocol_name(self.transport.protocol()),
+                error = %error.message, hint = hint(self.transport.endpoint(), self.transport.protocol()),
                 "OTLP export failed; what cannot be sent is counted. Is the collector there, and do \
                  OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL fit it?"
             );
         }
+    }
+}
+
+/// What is most likely wrong: collectors listen on one port for each transport (OTLP specification 1.x, "OTLP/gRPC
+/// Default Port", "OTLP/HTTP Default Port").
+fn hint(endpoint: &Uri, protocol: Protocol) -> Option<&'static str> {
+    match (endpoint.port_u16(), protocol == Protocol::Grpc) {
+        (Some(GRPC_PORT), false) => {
+            Some("4317 is usually gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or use 4318")
+        }
+        (Some(HTTP_PORT), true) => {
+            Some("4318 is usually HTTP: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or use 4317")
+        }
+        _ => None,
     }
 }
 

@@ -404,3 +404,18 @@ async fn the_last_metrics_of_a_removed_container_are_sent_once() {
     assert_eq!(seen.metrics.len(), 1);
     assert_eq!(seen.metrics[0].resource_metrics.len(), 1);
 }
+
+#[test]
+fn a_port_of_the_other_transport_is_pointed_out() {
+    let said = |port: &str, protocol| {
+        let endpoint: Uri = format!("http://collector{port}/v1/traces").parse().unwrap();
+        hint(&endpoint, protocol).unwrap_or_default()
+    };
+    for http in [Protocol::HttpBinary, Protocol::HttpJson] {
+        assert!(said(":4317", http).contains("OTEL_EXPORTER_OTLP_PROTOCOL=grpc"));
+        assert_eq!(said(":4318", http), "");
+    }
+    assert!(said(":4318", Protocol::Grpc).contains("OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"));
+    assert_eq!(said(":4317", Protocol::Grpc), "");
+    assert_eq!(said("", Protocol::HttpBinary), "");
+}

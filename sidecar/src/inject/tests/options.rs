@@ -57,7 +57,7 @@ fn variables_come_last_and_keep_their_text() {
     let mut expected = original();
     let environment = expected["env"].as_array_mut().expect("a list");
     for (name, value) in [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://$(NODE_NAME):4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://$(NODE_NAME):4318"),
         ("A", "true"),
         ("B", ""),
         ("C", "---"),
@@ -84,7 +84,7 @@ fn variables_come_last_and_keep_their_text() {
         "--env",
         "G==x",
         "--otlp-endpoint",
-        "http://$(NODE_NAME):4317",
+        "http://$(NODE_NAME):4318",
     ]);
     assert_eq!(given, expected);
 }
@@ -129,7 +129,7 @@ fn wrong_options_are_errors_of_usage() {
     for options in [
         &["--image", ""][..],
         &["--image", "a b"],
-        &["--otlp-endpoint", "collector:4317"],
+        &["--otlp-endpoint", "collector:4318"],
         &["--listen-port", "0"],
         &["--listen-port", "65536"],
         &["--env", "A"],

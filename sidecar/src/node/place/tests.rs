@@ -196,3 +196,20 @@ async fn no_connection_is_lost_when_it_closes() {
         assert_eq!(waiting.len(), connected.load(Ordering::Acquire));
     }
 }
+
+#[test]
+fn who_may_not_take_the_place_is_told_what_to_do() {
+    let told = |kind: io::ErrorKind| {
+        let error = TrustError::Open {
+            path: "/run/pilotfish".into(),
+            source: kind.into(),
+        };
+        PlaceError::from(error).to_string()
+    };
+    let denied = told(io::ErrorKind::PermissionDenied);
+    assert!(
+        denied.contains("as root") && denied.contains("--socket"),
+        "{denied}"
+    );
+    assert!(!told(io::ErrorKind::StorageFull).contains("as root"));
+}
