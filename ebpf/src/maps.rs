@@ -84,6 +84,16 @@ pub struct TlsCall {
     pub count: u64,
     /// Where the stack stood at the entry: tells the function's return from that of one which it calls.
     pub stack: u64,
+    /// Whether the function writes.
+    pub writes: bool,
+    /// The call within which this one was made by a callback of the program; its object is 0 for none.
+    pub outer_object: u64,
+    /// See `buffer`.
+    pub outer_buffer: u64,
+    /// See `count`.
+    pub outer_count: u64,
+    /// See `stack`.
+    pub outer_stack: u64,
     /// TLS object of the last call that ended without any socket operation; 0 for none. Whoever keeps ciphertext in memory
     /// sends it next.
     pub waiting: u64,

@@ -20,6 +20,11 @@ static NO_CALL: TlsCall = TlsCall {
     buffer: 0,
     count: 0,
     stack: 0,
+    writes: false,
+    outer_object: 0,
+    outer_buffer: 0,
+    outer_count: 0,
+    outer_stack: 0,
     waiting: 0,
     waiting_bytes: 0,
     stack_low: 0,
@@ -33,6 +38,7 @@ pub struct Entry {
     pub buffer: u64,
     pub count: u64,
     pub stack: u64,
+    pub writes: bool,
 }
 
 /// The running thread's calls; made if there are none yet.
@@ -119,35 +125,78 @@ pub fn of_system_call() -> Option<&'static mut TlsCall> {
 }
 
 /// Takes note that a function was entered; false inside another one, which is what the program called.
+///
+/// But a callback in a read or a handshake is the program's own, and may write: Node.js does so when a handshake is done.
 #[inline(always)]
 pub fn enter(call: &mut TlsCall, entry: Entry, slot: u32) -> bool {
     if call.object != 0 && call.stack != OPEN_ENDED {
         if entry.stack < call.stack {
-            return false;
-        }
-        // At the same height a function goes over into another of the same object (a tail call), which then returns for
-        // both. Otherwise the former call is gone: a jump past its return, or another stack.
-        if entry.stack != call.stack || entry.object != call.object {
+            if !entry.writes || call.writes || call.outer_object != 0 {
+                return false;
+            }
+            call.outer_object = call.object;
+            call.outer_buffer = call.buffer;
+            call.outer_count = call.count;
+            call.outer_stack = call.stack;
+        } else if entry.stack != call.stack || entry.object != call.object {
+            // At the same height a function goes over into another of the same object (a tail call), which then returns
+            // for both. Otherwise the former call is gone: a jump past its return, or another stack.
             maps::count(slot, Counter::TlsUnended, 1);
             connection::restart(call.object);
+            call.outer_object = 0;
         }
     }
     call.object = entry.object;
     call.buffer = entry.buffer;
     call.count = entry.count;
     call.stack = entry.stack;
+    call.writes = entry.writes;
     call.waiting = entry.object;
     call.waiting_bytes = 0;
     true
 }
 
-/// Takes note that the function which was entered at this height of the stack has returned, and gives its object.
+/// Takes note that the function which was entered at this height of the stack has returned, and gives what it was entered
+/// with.
 #[inline(always)]
-pub fn leave(call: &mut TlsCall, stack: u64) -> Option<u64> {
-    if call.object == 0 || call.stack != stack {
+pub fn leave(call: &mut TlsCall, stack: u64) -> Option<Entry> {
+    if call.object == 0 {
         return None;
     }
-    let object = call.object;
+    let has_outer = call.outer_object != 0;
+    if call.stack != stack {
+        if !has_outer || call.outer_stack != stack {
+            return None;
+        }
+        // The inner one will not return any more.
+        resume_outer(call);
+    } else if has_outer {
+        let entry = current(call);
+        resume_outer(call);
+        return Some(entry);
+    }
+    let entry = current(call);
     call.object = 0;
-    Some(object)
+    Some(entry)
+}
+
+#[inline(always)]
+fn current(call: &TlsCall) -> Entry {
+    Entry {
+        object: call.object,
+        buffer: call.buffer,
+        count: call.count,
+        stack: call.stack,
+        writes: call.writes,
+    }
+}
+
+#[inline(always)]
+fn resume_outer(call: &mut TlsCall) {
+    call.object = call.outer_object;
+    call.buffer = call.outer_buffer;
+    call.count = call.outer_count;
+    call.stack = call.outer_stack;
+    call.writes = false;
+    call.outer_object = 0;
 }

@@ -98,6 +98,7 @@ fn enter(scope: Scope, goroutine: u64, object: u64, buffer: u64, stack: u64) -> 
         buffer,
         count: 0,
         stack,
+        writes: false,
     };
     call::enter(call, entry, scope.slot);
     Some(())
@@ -109,7 +110,7 @@ fn returned(scope: Scope, registers: Registers, goroutine: u64) -> Option<()> {
     let stack = Stack::of(goroutine)?;
     let depth = stack.high.wrapping_sub(registers.stack());
     let buffer = moved_with(call, stack);
-    let object = call::leave(call, !depth)?;
+    let object = call::leave(call, !depth)?.object;
     let moved = registers.go_returned();
     if moved == 0 || moved >> 31 != 0 {
         return None;

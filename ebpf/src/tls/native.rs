@@ -49,9 +49,9 @@ fn entered(context: &ProbeContext) -> Option<()> {
         }
         TlsAction::Handshake => {
             connection::open_unless_known(object, scope.slot);
-            enter(scope, registers, object, 0, 0)?;
+            enter(scope, registers, object, 0, 0, false)?;
         }
-        TlsAction::SendFile | TlsAction::Skip => enter(scope, registers, object, 0, 0)?,
+        TlsAction::SendFile | TlsAction::Skip => enter(scope, registers, object, 0, 0, false)?,
         TlsAction::Read | TlsAction::Write => {
             // Both are loaded, since the verifier wants the context's offsets to be constants.
             let (fourth, fifth) = (registers.argument(3), registers.argument(4));
@@ -60,7 +60,15 @@ fn entered(context: &ProbeContext) -> Option<()> {
                 FIFTH => fifth,
                 _ => 0,
             };
-            enter(scope, registers, object, registers.argument(1), count)?;
+            let writes = matches!(action, TlsAction::Write);
+            enter(
+                scope,
+                registers,
+                object,
+                registers.argument(1),
+                count,
+                writes,
+            )?;
         }
     }
     Some(())
@@ -72,13 +80,21 @@ const FOURTH: u8 = TlsResult::Fourth as u8;
 const FIFTH: u8 = TlsResult::Fifth as u8;
 
 #[inline(always)]
-fn enter(scope: Scope, registers: Registers, object: u64, buffer: u64, count: u64) -> Option<()> {
+fn enter(
+    scope: Scope,
+    registers: Registers,
+    object: u64,
+    buffer: u64,
+    count: u64,
+    writes: bool,
+) -> Option<()> {
     let call = call::of_thread(scope.slot)?;
     let entry = Entry {
         object,
         buffer,
         count,
         stack: registers.stack(),
+        writes,
     };
     call::enter(call, entry, scope.slot);
     Some(())
@@ -105,8 +121,12 @@ fn left(context: &RetProbeContext) -> Option<()> {
     let cookie = cookie(context);
     let registers = Registers::new(context.as_ptr());
     let call = call::known_of_thread()?;
-    let (buffer, count) = (call.buffer, call.count);
-    let object = call::leave(call, registers.stack_before_return())?;
+    let Entry {
+        object,
+        buffer,
+        count,
+        ..
+    } = call::leave(call, registers.stack_before_return())?;
     let moved = moved(cookie, registers, count);
     match cookie.action()? {
         TlsAction::Read | TlsAction::Skip => {
