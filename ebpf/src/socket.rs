@@ -142,6 +142,7 @@ fn peer_ended(socket: *mut c_void, scope: Scope, family: Family) {
         fill(&mut header, Kind::ReceiveEnd, socket, scope, family);
         header.offset = flow.received;
         header.opposite = flow.sent;
+        header.flags = tls::flags_of_end(flow);
         output::deliver_header(&header);
         tls::ended(flow, scope, Kind::ReceiveEnd, 0);
     }
@@ -173,6 +174,7 @@ fn state_changed(socket: *mut c_void, state: i32) -> Option<()> {
     fill(&mut header, kind, socket, scope, family);
     header.offset = flow.sent;
     header.opposite = flow.received;
+    header.flags = tls::flags_of_end(flow);
     if state == TCP_CLOSE {
         header.total = flow::unread(socket);
     }

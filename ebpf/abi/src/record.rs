@@ -54,6 +54,8 @@ pub mod flag {
     /// and not a socket, offsets count plaintext, and the addresses are those of the socket that carries it, or none
     /// (family 0) until that is known.
     pub const TLS: u8 = 1 << 2;
+    /// The end of a socket that carries a TLS connection whose plaintext is seen: its own bytes have no records.
+    pub const CARRIES_TLS: u8 = 1 << 3;
 }
 
 /// Address family of a record's socket, as in `sa_family_t`.

@@ -16,7 +16,7 @@ mod plaintext;
 mod registers;
 mod tie;
 
-pub use tie::{carried, ended, examine};
+pub use tie::{carried, ended, examine, flags_of_end};
 
 use crate::{kernel, maps::NO_PROGRAMS, maps::TLS_PROCESSES};
 use aya_ebpf::{

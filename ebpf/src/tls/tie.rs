@@ -125,6 +125,16 @@ fn tie(scope: Scope, object: u64, flow: &mut Flow, scratch: &Scratch, exact: boo
     true
 }
 
+/// Flags for the end of a socket itself.
+#[inline(always)]
+pub fn flags_of_end(flow: &Flow) -> u8 {
+    if flow.tls_id == 0 {
+        0
+    } else {
+        flag::CARRIES_TLS
+    }
+}
+
 /// Hands the end of a socket, or of its sending, on to the TLS connection that it carries.
 #[inline(always)]
 pub fn ended(flow: &Flow, scope: Scope, kind: Kind, unread: u32) {

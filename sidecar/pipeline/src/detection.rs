@@ -143,6 +143,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Opening {
     /// The connection's first bytes are not known.
     pub(crate) late: bool,
+    /// A client has asked for TLS. Whose plaintext is seen answers without a record; an answer says that it is not.
+    greeted: bool,
     sent: Vec<u8>,
     received: Vec<u8>,
     retained: Vec<Retained>,
@@ -209,6 +211,12 @@ impl Opening {
         bytes: &[u8],
         at: Moment,
     ) -> Outcome {
+        if self.greeted {
+            return match direction {
+                Direction::Sent => Outcome::Encrypted,
+                Direction::Received => Outcome::Undecided,
+            };
+        }
         let had_prefix = !self.prefix(direction).is_empty();
         let judgement = if had_prefix {
             self.extend_prefix(direction, bytes);
@@ -219,7 +227,7 @@ impl Opening {
         };
         match judgement {
             Judgement::Yes(protocol, side) => return Outcome::Found(protocol, direction, side),
-            Judgement::Encrypted => return Outcome::Encrypted,
+            Judgement::Encrypted => return self.greet(direction),
             Judgement::NeedMore => {
                 if !had_prefix {
                     self.extend_prefix(direction, bytes);
@@ -239,6 +247,16 @@ impl Opening {
         } else {
             Outcome::Undecided
         }
+    }
+
+    /// These bytes are TLS: known to be unread unless they are the first that a client has sent.
+    fn greet(&mut self, direction: Direction) -> Outcome {
+        if self.late || direction == Direction::Sent {
+            return Outcome::Encrypted;
+        }
+        self.discard();
+        self.greeted = true;
+        Outcome::Undecided
     }
 
     /// A late flow: what was retained led nowhere, but this operation may be the start of a message.

@@ -225,6 +225,11 @@ impl Pipeline {
         let Some(flow) = self.flows.get_mut(&cookie) else {
             return;
         };
+        if record.header.flags & flag::CARRIES_TLS != 0 {
+            // What was not seen of it is no loss: its plaintext is another flow.
+            self.end_flow(cookie, sink);
+            return;
+        }
         let former = flow.ends_with();
         flow.seen_in(&record.header);
         follow_user(&mut self.users, cookie, former, flow);

@@ -2,6 +2,7 @@
 
 mod wire;
 
+use pilotfish_abi::flag;
 use pilotfish_pipeline::{Config, Encrypted, Pipeline, Slot, SlotConfig};
 use std::collections::BTreeSet;
 use wire::{Bench, Results, Wire};
@@ -56,6 +57,24 @@ fn ciphertext_is_recognised_in_pieces_of_any_size_and_told_once() {
         assert_eq!(bench.pipeline.flows_open(), 0);
         assert_eq!(bench.pipeline.stats().gaps, 0);
     }
+}
+
+/// A server whose plaintext is seen: the client's hello comes before its socket is known, nothing of it does afterwards.
+#[test]
+fn a_connection_whose_plaintext_is_seen_is_neither_told_nor_a_loss() {
+    let mut bench = http();
+    let mut flow = Wire::new(1, 7, "10.0.0.1:443", "10.0.0.9:5000");
+    bench.feed(flow.receive(1, &bytes(CLIENT_HELLO)));
+    let sent = flow.send(2, &bytes(APPLICATION_DATA));
+    let mut close = flow.close(3);
+    assert_eq!(close.header.offset, u64::from(sent.header.total));
+    close.header.flags |= flag::CARRIES_TLS;
+    bench.feed(close);
+    bench.tick(3 + 100 * MILLISECOND);
+    assert!(bench.results.encrypted.is_empty());
+    assert_eq!(bench.pipeline.flows_open(), 0);
+    let stats = bench.pipeline.stats();
+    assert_eq!((stats.flows_encrypted, stats.gaps, stats.holes), (0, 0, 0));
 }
 
 #[test]
