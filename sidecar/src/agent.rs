@@ -311,7 +311,9 @@ impl<R: Registry> Kernel<R> {
         let reader = self.reader;
         let joined = tokio::task::spawn_blocking(move || reader.join()).await?;
         // Observer and reader are gone, and with this the last who could tell it anything.
-        drop(self.tls);
+        if let Some(tls) = self.tls {
+            tokio::task::spawn_blocking(move || tls.end()).await?;
+        }
         anyhow::ensure!(
             joined.is_ok(),
             "the reader's thread panicked; this is a bug, please report it with the message above"

@@ -11,13 +11,12 @@ use super::{
 };
 use crate::instrument::TlsPrograms;
 use hashlink::LruCache;
-use nix::libc;
 use pilotfish_abi::tls_calls;
 use pilotfish_symbols::SymbolError;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{self, File},
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
@@ -277,6 +276,7 @@ impl Attacher {
         }
         let (file, key) = match opened {
             Ok(opened) => opened,
+            Err(_) if is_ending(pid) => return,
             Err(error) => {
                 self.not_covered(
                     process,
@@ -303,7 +303,7 @@ impl Attacher {
                     process.status.probed.push((path.clone(), library));
                     process.status.stepped += plan.stepped;
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(_) if is_ending(pid) => {}
                 Err(error) => {
                     count(&self.stats.failures);
                     let reason = format!("the kernel refused the probes: {error}");
@@ -357,6 +357,9 @@ impl Attacher {
             process.probed.insert(key, links);
             return Ok(());
         }
+        for (_, probes) in &plan.probes {
+            files::load(file, probes.iter().map(|probe| probe.offset))?;
+        }
         let links = plan
             .probes
             .iter()
@@ -387,6 +390,20 @@ impl Attacher {
     }
 }
 
+/// What is still attached goes the way of all links.
+impl Drop for Attacher {
+    fn drop(&mut self) {
+        let processes = std::mem::take(&mut self.processes);
+        let links = processes.into_values().flat_map(|process| {
+            process
+                .probed
+                .into_values()
+                .chain(process.former.into_values())
+        });
+        self.detacher.detach(links.flatten());
+    }
+}
+
 /// Moves a process's next look to a time, unless it is earlier already.
 fn plan(due: &mut BTreeSet<(Instant, i32)>, process: &mut Process, pid: i32, at: Instant) {
     match process.due {
@@ -403,6 +420,11 @@ fn plan(due: &mut BTreeSet<(Instant, i32)>, process: &mut Process, pid: i32, at:
 fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// True of a process that is on its way out: its memory goes first, its root and whatever else afterwards.
+fn is_ending(pid: i32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_err()
 }
 
 fn count(counter: &AtomicU64) {

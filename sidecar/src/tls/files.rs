@@ -3,18 +3,21 @@
 use super::image::{Role, role_of_library};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Read},
     os::{
         fd::AsRawFd,
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     },
     path::Path,
 };
 
 /// Bytes of `/proc/PID/maps` that are read: more than 65,530 mappings (`vm.max_map_count`) with long names.
 const MAX_MAPS: u64 = 16 * 1024 * 1024;
+
+/// Smallest page of the architectures that are covered. Bytes.
+const PAGE: u64 = 4096;
 
 /// Candidates of one process.
 const MAX_CANDIDATES: usize = 64;
@@ -136,6 +139,16 @@ pub(super) fn open(pid: i32, path: &str) -> io::Result<(File, FileKey)> {
     let file = File::open(format!("/proc/self/fd/{}", named.as_raw_fd()))?;
     let key = FileKey::of(&file)?;
     Ok((file, key))
+}
+
+/// Has these places of a file read into memory. The kernel needs the pages to make probes in them, and reads those that are
+/// not there in a way that some file systems warn of (ext4, seen with 6.18).
+pub(super) fn load(file: &File, offsets: impl Iterator<Item = u64>) -> io::Result<()> {
+    let pages: BTreeSet<u64> = offsets.map(|offset| offset & !(PAGE - 1)).collect();
+    for page in pages {
+        file.read_exact_at(&mut [0], page)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! TLS: finds the libraries of each observed process and attaches the probes that see plaintext at their boundary.
 //!
 //! One thread does it, so that neither discovery nor the reader waits: registering a uprobe takes the kernel
-//! milliseconds, and removing one tens of them, for which there is another thread. Probes are attached to one process at a time, never to a file as such, so that nobody else who uses the
-//! same file is concerned. A library is looked for when a process appears or executes a program, a few times while it is
-//! young, and whenever one of its flows turns out to be encrypted.
+//! milliseconds, and removing one a hundred of them, for which there are other threads. Probes are attached to one process
+//! at a time, never to a file as such, so that nobody else who uses the same file is concerned. A library is looked for
+//! when a process appears or executes a program, a few times while it is young, and whenever one of its flows turns out to
+//! be encrypted.
 
 mod attacher;
 mod detacher;
@@ -25,7 +26,7 @@ use std::{
         atomic::Ordering,
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Instant,
 };
 
@@ -66,6 +67,7 @@ pub struct Tls {
     /// The way to it.
     pub sender: Sender,
     status: Status,
+    thread: JoinHandle<()>,
 }
 
 /// What the pages show of it.
@@ -83,6 +85,18 @@ impl Tls {
         TlsPages {
             stats: Arc::clone(&self.sender.stats),
             status: self.status.clone(),
+        }
+    }
+
+    /// Waits until everything is detached, which takes the kernel some 100 ms for each link. A process that ends while one
+    /// of its threads detaches leaves breakpoints behind for good: the kernel gives up on a thread that is killed.
+    /// Other [`Sender`]s have to be gone.
+    pub fn end(self) {
+        drop(self.sender);
+        if self.thread.join().is_err() {
+            tracing::error!(
+                "the thread that looks for TLS panicked; this is a bug, please report it"
+            );
         }
     }
 }
@@ -103,20 +117,21 @@ pub fn start(programs: TlsPrograms, launching: Option<&Launching>) -> io::Result
     let found = Status::default();
     let mut attacher = Attacher::new(
         programs,
-        Detacher::start()?,
+        Detacher::default(),
         Arc::clone(&stats),
         found.clone(),
     );
     if let Some(launching) = launching {
         attacher.prepare(launching);
     }
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("tls".to_owned())
         .spawn(move || run(&mut attacher, &queue))?;
     let sender = Sender { events, stats };
     Ok(Tls {
         sender,
         status: found,
+        thread,
     })
 }
 
@@ -128,8 +143,10 @@ fn run(attacher: &mut Attacher, queue: &Receiver<Event>) {
         };
         match event {
             Ok(event) => attacher.on_event(event, Instant::now()),
-            Err(RecvTimeoutError::Timeout) => attacher.look_at_due(Instant::now()),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
+        // Also between two of many events, which would keep the others' time from ever coming.
+        attacher.look_at_due(Instant::now());
     }
 }
