@@ -2,7 +2,7 @@
 
 use crate::place;
 use crate::process::wait_for;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -80,8 +80,15 @@ fn descriptors(pid: u32) -> Result<BTreeMap<String, usize>> {
 }
 
 fn entries(pid: u32) -> Result<BTreeMap<&'static str, usize>> {
-    let mut found = BTreeMap::new();
+    MAPS.iter()
+        .map(|name| Ok((*name, in_use(&dump(pid, name)?)?)))
+        .collect()
+}
+
+/// The entries of the map of this name that a process holds, as bpftool prints them.
+pub fn dump(pid: u32, name: &str) -> Result<Value> {
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten() {
+        // One may be closed between listing and reading.
         let Ok(text) = fs::read_to_string(entry.path()) else {
             continue;
         };
@@ -89,18 +96,11 @@ fn entries(pid: u32) -> Result<BTreeMap<&'static str, usize>> {
             continue;
         };
         let id = id.trim();
-        let shown = bpftool(&["show", "id", id])?;
-        let name = shown["name"].as_str().unwrap_or_default();
-        if let Some(known) = MAPS.iter().find(|known| **known == name) {
-            let dumped = bpftool(&["dump", "id", id])?;
-            found.insert(*known, in_use(&dumped)?);
+        if bpftool(&["show", "id", id])?["name"] == name {
+            return bpftool(&["dump", "id", id]);
         }
     }
-    ensure!(
-        found.len() == MAPS.len(),
-        "of the maps {MAPS:?} the agent has only {found:?}"
-    );
-    Ok(found)
+    bail!("process {pid} has no map {name}")
 }
 
 /// Arrays have all their entries all the time; one in use has a byte other than zero.

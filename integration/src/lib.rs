@@ -29,7 +29,9 @@ pub mod server;
 pub mod span;
 pub mod tally;
 pub mod terminal;
+pub mod tls;
 pub mod trial;
+pub mod usage;
 pub mod wire;
 
 pub use agent::Agent;

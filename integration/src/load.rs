@@ -170,7 +170,7 @@ fn perform(agent: &Agent, port: u16, ask: &Ask) -> Result<Outcome> {
     Ok(Outcome::new(method, target, status))
 }
 
-fn expected_status(target: &str) -> u16 {
+pub(crate) fn expected_status(target: &str) -> u16 {
     match target.split(['/', '?']).nth(1) {
         Some("missing") => 404,
         Some("error") => 500,

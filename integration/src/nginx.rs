@@ -4,6 +4,7 @@ use crate::place;
 use crate::scene::Scene;
 use crate::server::PROBE;
 use crate::tally::{Outcome, Tally};
+use crate::tls::Certificate;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub struct Nginx {
     port: u16,
     workers: u32,
     upstream: String,
+    certificate: Option<Certificate>,
 }
 
 impl Nginx {
@@ -25,6 +27,7 @@ impl Nginx {
             port,
             workers: 2,
             upstream: "127.0.0.1:1".to_owned(),
+            certificate: None,
         }
     }
 
@@ -45,6 +48,12 @@ impl Nginx {
         self
     }
 
+    /// Serves HTTPS instead of HTTP.
+    pub fn tls(mut self, certificate: &Certificate) -> Self {
+        self.certificate = Some(certificate.clone());
+        self
+    }
+
     /// Writes configuration and files into the trial's folder.
     pub fn command(&self, scene: &Scene) -> Result<Command> {
         let folder = scene.folder().join(format!("nginx-{}", self.port));
@@ -54,7 +63,12 @@ impl Nginx {
         fs::write(root.join("large"), vec![b'L'; 1 << 20])?;
         fs::write(root.join("chunked"), "a part\n".repeat(2000))?;
         let template = fs::read_to_string(place::fixture("nginx.conf"))?;
+        let tls = self.certificate.as_ref().map_or_else(String::new, |own| {
+            let (chain, key) = (own.chain.display(), own.key.display());
+            format!(" ssl; ssl_certificate {chain}; ssl_certificate_key {key}")
+        });
         let configuration = template
+            .replace("@TLS@", &tls)
             .replace("@FOLDER@", &folder.to_string_lossy())
             .replace("@PORT@", &self.port.to_string())
             .replace("@WORKERS@", &self.workers.to_string())

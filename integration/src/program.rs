@@ -2,13 +2,39 @@
 
 use crate::place::{self, build, compiled};
 use anyhow::{Context, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How a Go program is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoBuild {
+    /// Without symbol table and debugging information.
+    pub stripped: bool,
+    /// At any address.
+    pub pie: bool,
+}
 
 /// Compiles a single-file Go program with nothing but the standard library and no network.
 pub fn go(source: &str) -> Result<PathBuf> {
-    build(source, &format!("{source}.bin"), |source, product| {
+    go_as(source, GoBuild::default())
+}
+
+/// The same, built in a certain way.
+pub fn go_as(source: &str, how: GoBuild) -> Result<PathBuf> {
+    let mut name = source.to_owned();
+    let mut options = Vec::new();
+    if how.stripped {
+        name.push_str(".stripped");
+        options.push("-ldflags=-s -w");
+    }
+    if how.pie {
+        name.push_str(".pie");
+        options.push("-buildmode=pie");
+    }
+    build(source, &format!("{name}.bin"), |source, product| {
         let mut command = place::command("go")?;
-        command.args(["build", "-o"]).arg(product).arg(source);
+        command.arg("build").args(&options);
+        command.arg("-o").arg(product).arg(source);
         command.envs([
             ("GO111MODULE", "off"),
             ("GOPROXY", "off"),
@@ -52,15 +78,29 @@ pub fn c_library(source: &str) -> Result<PathBuf> {
     c_with(source, &["-shared", "-fPIC"])
 }
 
-fn c_with(source: &str, options: &[&str]) -> Result<PathBuf> {
-    build(source, &format!("{source}.bin"), |source, product| {
-        let mut command = place::command("gcc")?;
-        command
-            .args(["-O1", "-Wall", "-Werror", "-pthread"])
-            .args(options)
-            .arg("-o")
-            .arg(product)
-            .arg(source);
+/// The same, linked with installed libraries, such as `libssl.so.3`, without their headers.
+pub fn c_linked(source: &str, libraries: &[&str]) -> Result<PathBuf> {
+    let product = format!("{source}.{}.bin", libraries.join("."));
+    build(source, &product, |source, product| {
+        let mut command = c_command(&[], source, product)?;
+        command.args(libraries.iter().map(|name| format!("-l:{name}")));
         Ok(command)
     })
+}
+
+fn c_with(source: &str, options: &[&str]) -> Result<PathBuf> {
+    build(source, &format!("{source}.bin"), |source, product| {
+        c_command(options, source, product)
+    })
+}
+
+fn c_command(options: &[&str], source: &Path, product: &Path) -> Result<Command> {
+    let mut command = place::command("gcc")?;
+    command
+        .args(["-O1", "-Wall", "-Werror", "-pthread"])
+        .args(options)
+        .arg("-o")
+        .arg(product)
+        .arg(source);
+    Ok(command)
 }

@@ -104,7 +104,8 @@ impl Span {
             path.starts_with('/') || matches!(method, "OPTIONS" | "CONNECT"),
             "path"
         );
-        ensure!(self.text("url.scheme")? == "http", "scheme");
+        let scheme = self.text("url.scheme")?;
+        ensure!(matches!(scheme, "http" | "https"), "scheme");
         ensure!(
             matches!(self.text("network.protocol.version")?, "1.0" | "1.1"),
             "protocol version"

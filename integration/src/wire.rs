@@ -59,6 +59,14 @@ impl Wire {
         })
     }
 
+    /// Speaks through a stream that is connected already and does not wait forever.
+    pub fn over(stream: impl Stream + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
+            received: Vec::new(),
+        }
+    }
+
     /// Connects to a unix stream socket.
     pub fn connect_unix(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path)

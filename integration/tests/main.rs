@@ -45,6 +45,10 @@ mod status;
 mod streams;
 mod syscalls;
 mod terminal;
+mod tls_clients;
+mod tls_faults;
+mod tls_processes;
+mod tls_servers;
 
 use integration::Trials;
 use std::process::ExitCode;
@@ -71,6 +75,10 @@ fn main() -> ExitCode {
         syscalls::register,
         faults::register,
         loss::register,
+        tls_servers::register,
+        tls_clients::register,
+        tls_processes::register,
+        tls_faults::register,
         replay::register,
         runtimes::register,
         nri::register,

@@ -17,7 +17,7 @@ use std::process::Command;
 /// `nobody` on every distribution.
 const NOBODY: u32 = 65534;
 
-const ENOUGH: &[&str] = &["bpf", "perfmon", "sys_ptrace"];
+pub(crate) const ENOUGH: &[&str] = &["bpf", "perfmon", "sys_ptrace"];
 
 pub(crate) fn register(trials: &mut Trials) {
     trials.subject("privilege");
@@ -57,13 +57,13 @@ pub(crate) fn register(trials: &mut Trials) {
 }
 
 /// A copy of the agent that user 65534 may execute, and a folder that it may write.
-struct Ground {
-    binary: PathBuf,
-    output: PathBuf,
+pub(crate) struct Ground {
+    pub(crate) binary: PathBuf,
+    pub(crate) output: PathBuf,
 }
 
 impl Ground {
-    fn prepare(scene: &Scene) -> Result<Self> {
+    pub(crate) fn prepare(scene: &Scene) -> Result<Self> {
         let binary = scene.folder().join("pilotfish");
         fs::copy(place::agent_binary()?, &binary).context("cannot copy the agent")?;
         fs::set_permissions(&binary, Permissions::from_mode(0o755))?;
@@ -75,7 +75,7 @@ impl Ground {
 }
 
 /// Becomes user 65534 with exactly these capabilities.
-fn setpriv(capabilities: &[&str]) -> Result<Vec<OsString>> {
+pub(crate) fn setpriv(capabilities: &[&str]) -> Result<Vec<OsString>> {
     let list = capabilities
         .iter()
         .fold("-all".to_owned(), |list, capability| {

@@ -67,6 +67,17 @@ pub(super) const PACKAGES: &[Package] = &[
     package("groff-base", Scope::Test, "reads the man pages").or("groff"),
     package("curl", Scope::Test, "HTTP client under observation"),
     package("wrk", Scope::Test, "keep-alive load"),
+    package(
+        "wget",
+        Scope::Test,
+        "HTTPS client with GnuTLS under observation",
+    ),
+    package(
+        "git",
+        Scope::Test,
+        "brings libcurl with GnuTLS, whose own package has a name for each release",
+    ),
+    package("openssl", Scope::Test, "TLS server that renegotiates").or("openssl"),
     package("golang-go", Scope::Test, "Go net/http server and client").or("go"),
     package(
         "nodejs",

@@ -31,6 +31,11 @@ const PINS: &[Pin] = &[
         reason: "HTTP client under observation",
     },
     Pin {
+        name: "aiohttp",
+        version: "3.14.5",
+        reason: "HTTPS server and client whose TLS is in memory",
+    },
+    Pin {
         name: "kubernetes-validate",
         version: "1.37.0",
         reason: "the schemas of Kubernetes 1.25 to 1.37",

@@ -1,0 +1,366 @@
+//! TLS under bad input and bad luck: hostile files, replaced libraries, calls in unusual ways, many idle connections.
+
+use anyhow::{Context, Result, ensure};
+use integration::holdings::Holdings;
+use integration::nginx::Nginx;
+use integration::process::wait_for;
+use integration::scene::free_port;
+use integration::server::Server;
+use integration::tls::client::Gate;
+use integration::tls::coverage::{
+    must_be_lossless, of_process, wait_for_reason, wait_until_probed,
+};
+use integration::tls::load::{Connection, Exchanges};
+use integration::tls::server::{kind, scripted, start};
+use integration::tls::{self, Certificate, load};
+use integration::{Finished, Kind, Process, Scene, Tally, Trials, load as plain, place, program};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Bound for a client and for whatever follows its end.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Processes that end at once.
+const SHORT: u32 = 200;
+
+/// Connections on which nothing happens, and those that become active among them.
+const IDLE: usize = 1500;
+const ACTIVE: usize = 100;
+
+/// Bytes of each body of the non-blocking client.
+const BODY: i64 = 5_000_000;
+
+pub(crate) fn register(trials: &mut Trials) {
+    trials.subject("tls_faults");
+    trials.add(
+        "hostile_files",
+        &["python3", "gcc", "unshare"],
+        hostile_files,
+    );
+    trials.add(
+        "library_replaced_while_probed",
+        &["python3", "gcc"],
+        library_replaced,
+    );
+    trials.add("processes_that_end_at_once", &["python3", "curl"], short);
+    for mode in ["sizes", "rekey", "reuse"] {
+        trials.add(
+            &format!("calls_{mode}"),
+            &["gcc", "python3"],
+            move |scene| calls(mode, scene),
+        );
+    }
+    trials.add("calls_renegotiate", &["gcc", "openssl"], renegotiate);
+    trials.add("calls_nonblocking", &["gcc", "python3"], nonblocking);
+    trials.add("idle_connections", &["node"], idle_connections);
+    trials.add("java_is_not_covered", &["java", "javac", "nginx"], java);
+}
+
+/// The installed OpenSSL library.
+fn installed_library() -> Result<PathBuf> {
+    let output = place::command("gcc")?
+        .arg("-print-file-name=libssl.so.3")
+        .output()?;
+    let path = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    path.canonicalize()
+        .with_context(|| format!("no library at {}", path.display()))
+}
+
+/// A process that maps a file called `libssl.so.3`, in whose place there is something else afterwards.
+fn mapping(scene: &Scene, name: &str, content: &[u8], then: &str) -> Result<Process> {
+    let folder = scene.folder().join(name);
+    fs::create_dir(&folder)?;
+    let file = folder.join("libssl.so.3");
+    fs::write(&file, content)?;
+    let mut command = place::command("unshare")?;
+    command
+        .arg("--mount")
+        .arg(place::tool("python3").context("python3")?)
+        .arg(place::fixture("hostile_maps.py"))
+        .arg(&file)
+        .arg(then);
+    let mut process = Process::start(name, command, scene.folder())?;
+    wait_for("that the file is mapped", LIMIT, || {
+        ensure!(process.is_running(), "{}", process.log_tail());
+        Ok(process.log().contains("ready").then_some(()))
+    })?;
+    Ok(process)
+}
+
+/// Files that are no libraries, or have become something else: each is told with its reason, none harms the rest.
+fn hostile_files(scene: &Scene) -> Result<()> {
+    let whole = fs::read(installed_library()?)?;
+    let empty = fs::read(program::c_library("no_functions.c")?)?;
+    let cases: [(&str, &[u8], &str, &str); 6] = [
+        ("without", &empty, "nothing", "does not export"),
+        ("truncated", &whole[..3000], "nothing", "cannot be read"),
+        ("garbage", &[0x7f; 5000], "nothing", "cannot be read"),
+        ("fifo", &whole, "fifo", "not a regular file"),
+        ("device", &whole, "device", "not a regular file"),
+        ("link", &whole, "link", "cannot be opened"),
+    ];
+    let mut processes = Vec::new();
+    for (name, content, then, _) in cases {
+        processes.push(mapping(scene, name, content, then)?);
+    }
+    let certificate = Certificate::new(scene)?;
+    let kind = kind("python_http_server")?;
+    let server = kind.start(scene, &certificate)?;
+    let mut pids: Vec<u32> = processes.iter().map(Process::pid).collect();
+    pids.push(server.pid());
+    let agent = tls::watch(scene, &pids)?;
+    wait_until_probed(&agent, &[server.pid()], kind.library)?;
+    for ((name, _, _, expected), process) in cases.iter().zip(&processes) {
+        let reason = wait_for_reason(&agent, process.pid(), "libssl.so.3")?;
+        ensure!(
+            reason.contains(expected),
+            "of the case {name} the reason is {reason:?}"
+        );
+    }
+    let exchanges = load::run(server.port, &plain::numbered(4, 20))?;
+    let finished = agent.finish()?;
+    exchanges.must_be_all(&finished, server.port)?;
+    let told = finished.metrics.sum("pilotfish_tls_not_covered_total")?;
+    ensure!(told == cases.len() as u64, "{told} files not covered");
+    must_be_lossless(&finished.metrics)
+}
+
+/// A package update: the process that has the former library is seen on if it was before; an agent that comes afterwards
+/// says why it sees nothing.
+fn library_replaced(scene: &Scene) -> Result<()> {
+    let folder = scene.folder().join("libraries");
+    fs::create_dir(&folder)?;
+    let installed = installed_library()?;
+    fs::copy(&installed, folder.join("libssl.so.3"))?;
+    let certificate = Certificate::new(scene)?;
+    let server = with_libraries(scene, &certificate, &folder)?;
+    let agent = tls::watch(scene, &[server.pid()])?;
+    wait_until_probed(&agent, &[server.pid()], "openssl")?;
+    let status = of_process(&agent, server.pid())?.context("the process")?;
+    let path = status["probed"][0]["path"].as_str().unwrap_or_default();
+    ensure!(
+        Path::new(path).starts_with(&folder),
+        "the library is not the copy: {status}"
+    );
+    let mut exchanges = load::run(server.port, &plain::numbered(2, 20))?;
+    fs::copy(&installed, folder.join("new"))?;
+    fs::rename(folder.join("new"), folder.join("libssl.so.3"))?;
+    exchanges.merge(load::run(server.port, &plain::numbered(2, 20))?);
+    let finished = agent.finish()?;
+    exchanges.must_be_all(&finished, server.port)?;
+    must_be_lossless(&finished.metrics)?;
+
+    let agent = tls::watch(scene, &[server.pid()])?;
+    let reason = wait_for_reason(&agent, server.pid(), "libssl.so.3")?;
+    ensure!(reason.contains("replaced"), "the reason is {reason:?}");
+    load::run(server.port, &plain::numbered(2, 5))?;
+    let finished = agent.finish()?;
+    ensure!(finished.spans.is_empty(), "spans of what is not covered");
+    let encrypted = finished.metrics.sum("pilotfish_flows_encrypted_total")?;
+    ensure!(encrypted == 2, "{encrypted} of 2 flows told as encrypted");
+    Ok(())
+}
+
+/// The Python server with libraries of its own.
+fn with_libraries(scene: &Scene, certificate: &Certificate, folder: &Path) -> Result<Server> {
+    let port = free_port()?;
+    let mut command = scripted("python3", "server.py", port, certificate)?;
+    command.env("LD_LIBRARY_PATH", folder);
+    start("server", command, scene, port)
+}
+
+/// Processes that map TLS libraries and are gone at once: nothing fails, nothing stays.
+fn short(scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let kind = kind("python_http_server")?;
+    let server = kind.start(scene, &certificate)?;
+    let gate = Gate::new(scene, "gate")?;
+    let mut command = place::command("busybox")?;
+    let script = format!(
+        r#"busybox cat "$0"; i=0; while [ $i -lt {SHORT} ]; do "$1" --version > /dev/null; i=$((i+1)); done; echo done; busybox sleep 600"#
+    );
+    command
+        .args(["sh", "-c", &script])
+        .arg(gate.path())
+        .arg(place::tool("curl").context("curl")?);
+    let shell = Process::start("shell", command, scene.folder())?;
+    let agent = tls::setup(scene, &[server.pid(), shell.pid()])?
+        .env("PILOTFISH_LOG", "debug")
+        .start()?;
+    wait_until_probed(&agent, &[server.pid()], kind.library)?;
+    let before = Holdings::of(agent.pid())?;
+    gate.open("")?;
+    let mut exchanges = Exchanges::default();
+    wait_for("the end of short processes", LIMIT, || {
+        exchanges.merge(load::run(server.port, &plain::numbered(2, 10))?);
+        Ok(shell.log().contains("done").then_some(()))
+    })?;
+    wait_for("that only the server has TLS", LIMIT, || {
+        let status = agent.status()?;
+        let processes = status["tls"]["processes"].as_array();
+        Ok(processes.is_some_and(|all| all.len() == 1).then_some(()))
+    })?;
+    before.await_no_more_descriptors(agent.pid())?;
+    let finished = agent.finish()?;
+    exchanges.must_be_all(&finished, server.port)?;
+    let told = finished.log.lines();
+    let told: Vec<&str> = told.filter(|line| line.contains("not seen")).collect();
+    ensure!(told.is_empty(), "processes that are gone: {told:#?}");
+    must_be_lossless(&finished.metrics)
+}
+
+/// A client written in C in one of its modes, at its gate.
+fn client(scene: &Scene, mode: &str, port: u16, gate: &Gate) -> Result<Process> {
+    let mut command = Command::new(program::c_linked("client_openssl.c", &["libssl.so.3"])?);
+    command.args([mode, &port.to_string()]).arg(gate.path());
+    Process::start(mode, command, scene.folder())
+}
+
+/// Observes a client alone until its end; gives back what it printed.
+fn observed(scene: &Scene, mode: &str, port: u16) -> Result<(Finished, Tally)> {
+    let gate = Gate::new(scene, "gate")?;
+    let client = client(scene, mode, port, &gate)?;
+    let agent = tls::watch(scene, &[client.pid()])?;
+    wait_until_probed(&agent, &[client.pid()], "openssl")?;
+    gate.open("")?;
+    let printed = Tally::of_lines(&client.succeed(LIMIT)?);
+    ensure!(printed.total() > 0, "the client asked for nothing");
+    Ok((agent.finish()?, printed))
+}
+
+fn calls(mode: &str, scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let server = kind("python_http_server")?.start(scene, &certificate)?;
+    let (finished, printed) = observed(scene, mode, server.port)?;
+    exact(&finished, &printed)
+}
+
+fn exact(finished: &Finished, printed: &Tally) -> Result<()> {
+    finished.must_match(printed, Kind::Client)?;
+    ensure!(
+        finished.spans.len() as u64 == printed.total(),
+        "spans beyond the client's tally"
+    );
+    must_be_lossless(&finished.metrics)
+}
+
+/// A second handshake on each connection of TLS 1.2, before its request.
+fn renegotiate(scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let port = free_port()?;
+    fs::write(scene.folder().join("small"), "item\n")?;
+    let mut command = place::command("openssl")?;
+    command
+        .args([
+            "s_server",
+            "-quiet",
+            "-WWW",
+            "-client_renegotiation",
+            "-tls1_2",
+        ])
+        .args(["-accept", &format!("127.0.0.1:{port}")])
+        .arg("-cert")
+        .arg(&certificate.chain)
+        .arg("-key")
+        .arg(&certificate.key)
+        .current_dir(scene.folder());
+    let _server = start("openssl", command, scene, port)?;
+    let (finished, printed) = observed(scene, "renegotiate", port)?;
+    exact(&finished, &printed)
+}
+
+/// Bodies that do not fit into the socket's buffer: writes are partial, or have to be made again.
+fn nonblocking(scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let server = kind("python_http_server")?.start(scene, &certificate)?;
+    let (finished, printed) = observed(scene, "nonblocking", server.port)?;
+    exact(&finished, &printed)?;
+    for span in &finished.spans {
+        let size = span.integer("http.request.body.size");
+        ensure!(size == Some(BODY), "size of an upload: {span:?}");
+    }
+    Ok(())
+}
+
+/// Connections that did their handshake and one exchange and are kept: they cost nothing, and those that become active are
+/// seen as any other.
+fn idle_connections(scene: &Scene) -> Result<()> {
+    allow_descriptors()?;
+    let certificate = Certificate::new(scene)?;
+    let kind = kind("node")?;
+    let server = kind.start(scene, &certificate)?;
+    let agent = tls::watch(scene, &[server.pid()])?;
+    wait_until_probed(&agent, &[server.pid()], kind.library)?;
+    let mut exchanges = Exchanges::default();
+    let mut connections = Vec::new();
+    for number in 0..IDLE {
+        let mut connection = Connection::open(server.port)?;
+        exchanges.add(
+            connection.port,
+            connection.get(&format!("/items/opening-{number}"))?,
+        );
+        connections.push(connection);
+    }
+    for number in 0..ACTIVE {
+        // Spread over all of them.
+        let connection = &mut connections[number * IDLE / ACTIVE];
+        exchanges.add(
+            connection.port,
+            connection.get(&format!("/items/active-{number}"))?,
+        );
+    }
+    let open = agent.settle()?.sum("pilotfish_flows_open")?;
+    ensure!(
+        (IDLE as u64..=2 * IDLE as u64).contains(&open),
+        "{open} flows of {IDLE} connections"
+    );
+    let finished = agent.finish()?;
+    drop(connections);
+    exchanges.must_be_all(&finished, server.port)?;
+    must_be_lossless(&finished.metrics)
+}
+
+/// This process and what it starts from now on may have as many descriptors as the connections need.
+fn allow_descriptors() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = (2 * IDLE as u64 + 1000).min(hard);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    Ok(())
+}
+
+/// The JDK has TLS of its own: `/status` says so, its flows are counted, and nothing is made up.
+fn java(scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let nginx = Nginx::new(free_port()?).tls(&certificate);
+    let server = start("nginx", nginx.command(scene)?, scene, nginx.port())?;
+    let gate = Gate::new(scene, "gate")?;
+    let mut command = place::command("java")?;
+    command
+        .arg("-cp")
+        .arg(program::java("HttpsClient.java")?)
+        .arg("HttpsClient")
+        .arg(format!("https://localhost:{}", nginx.port()))
+        .arg(&certificate.chain)
+        .arg(gate.path());
+    let mut client = Process::start("java", command, scene.folder())?;
+    let agent = tls::watch(scene, &[client.pid()])?;
+    gate.open("")?;
+    wait_for("the client's requests", LIMIT, || {
+        ensure!(client.is_running(), "it ended:\n{}", client.log_tail());
+        Ok(client.log().contains("done").then_some(()))
+    })?;
+    let reason = wait_for_reason(&agent, client.pid(), "libjvm.so")?;
+    ensure!(reason.contains("Java"), "the reason is {reason:?}");
+    let finished = agent.finish()?;
+    drop(client);
+    server.finish()?;
+    let logged = nginx.access_log(scene)?.total();
+    ensure!(logged == 5, "nginx served {logged}");
+    ensure!(finished.spans.is_empty(), "spans of what is not covered");
+    let encrypted = finished.metrics.sum("pilotfish_flows_encrypted_total")?;
+    ensure!(encrypted > 0, "no flow is told as encrypted");
+    Ok(())
+}
