@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | test | demo | image | screens | bench`.
+//! The project's own commands: `cargo xtask setup | test | demo | image | screens | bench | soak`.
 
 mod bench;
 mod command;
@@ -6,6 +6,7 @@ mod demo;
 mod image;
 mod screens;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -38,6 +39,8 @@ enum Task {
     Screens(screens::Options),
     /// Measure what observation costs, and print it beside the budgets (as root)
     Bench(bench::Options),
+    /// Load HTTPS servers under observation for half an hour, and say what grew, broke or was lost (as root)
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Image(options) => image::run(&workspace, &options).map(|()| true),
         Task::Screens(options) => screens::run(&workspace, &options).map(|()| true),
         Task::Bench(options) => bench::run(&workspace, &options).map(|()| true),
+        Task::Soak(options) => soak::run(&workspace, &options).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,11 +1,12 @@
 //! The agent as it ships: every option at its default but the scope, the exporter and the address of its pages.
 
+use crate::Bench;
 use crate::sink::Sink;
-use crate::{Bench, usage};
 use anyhow::{Context, Result, ensure};
 use integration::metrics::Metrics;
 use integration::process::{Process, wait_for};
 use integration::scene::free_port;
+use integration::usage;
 use integration::{agent, load};
 use nix::sys::signal::Signal;
 use std::path::Path;
@@ -79,6 +80,14 @@ impl Agent {
         let (status, page) = load::fetch(&url)?;
         ensure!(status == 200, "/metrics answered {status}");
         Ok(Metrics::new(page))
+    }
+
+    /// Waits until it has probes in a TLS library of a process.
+    pub(crate) fn wait_until_probed(&self) -> Result<()> {
+        wait_for("that a process is probed", START_LIMIT, || {
+            let attached = self.metrics()?.sum("pilotfish_tls_attached_total")?;
+            Ok((attached > 0).then_some(()))
+        })
     }
 
     /// Its processor time in seconds, once it has nothing left to do.

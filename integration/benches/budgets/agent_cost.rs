@@ -5,9 +5,10 @@ use crate::report::Row;
 use crate::sample::{Sample, interleaved};
 use crate::sink::Sink;
 
-use crate::web::{Demand, Web};
-use crate::{Bench, usage};
+use crate::Bench;
+use crate::web::{Demand, Load, Web};
 use anyhow::{Result, ensure};
+use integration::usage;
 
 use serde_json::json;
 use std::thread::sleep;
@@ -70,16 +71,14 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
 pub(crate) struct RequestCost {
     /// Microseconds for a traced request.
     pub(crate) microseconds: f64,
-    /// Completed requests.
-    pub(crate) requests: f64,
+    /// What the load came to.
+    pub(crate) load: Load,
     /// Traced requests / requests.
     pub(crate) traced: f64,
     /// Records that the full ring buffer refused / records.
     pub(crate) lost: f64,
     /// Spans that the exporter dropped / requests.
     pub(crate) dropped: f64,
-    /// Requests per second.
-    pub(crate) rate: f64,
 }
 
 /// Loads the server while the agent watches.
@@ -100,11 +99,10 @@ pub(crate) fn cost_of_load(
     ensure!(traced > 0, "the agent traced no request of the load");
     Ok(RequestCost {
         microseconds: cpu * 1e6 / traced as f64,
-        requests: load.requests,
+        load,
         traced: traced as f64 / load.requests,
         lost: metrics.lost()? as f64 / metrics.produced()? as f64,
         dropped: metrics.sum("pilotfish_export_dropped_total")? as f64 / load.requests,
-        rate: load.rate,
     })
 }
 
@@ -115,7 +113,7 @@ impl Costs {
         self.traced.push(cost.traced);
         self.lost.push(cost.lost);
         self.dropped.push(cost.dropped);
-        self.rate.push(cost.rate);
+        self.rate.push(cost.load.rate);
         Ok(())
     }
 

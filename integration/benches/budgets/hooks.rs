@@ -58,7 +58,11 @@ impl Attached {
 
 /// Starts a fixture that brings something about for as long as it lives, and says when it is ready.
 pub(crate) fn holder(bench: &Bench, source: &str) -> Result<Process> {
-    let command = Command::new(program::c(source)?);
+    hold(bench, source, Command::new(program::c(source)?))
+}
+
+/// The same by its command line.
+pub(crate) fn hold(bench: &Bench, source: &str, command: Command) -> Result<Process> {
     let mut process = Process::start(source, command, bench.scene.folder())?;
     wait_for(&format!("readiness of {source}"), START_LIMIT, || {
         ensure!(

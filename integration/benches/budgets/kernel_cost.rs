@@ -8,9 +8,9 @@ use crate::sample::Sample;
 use crate::sink::Sink;
 
 use crate::Bench;
-use crate::usage::Runs;
 use crate::web::{Demand, Web};
 use anyhow::Result;
+use integration::usage::Runs;
 use serde_json::json;
 
 /// Run times in nanoseconds; each contains what the clock itself takes, told apart as `clock`.

@@ -24,7 +24,7 @@ mod sink;
 mod slots;
 mod start;
 mod throughput;
-mod usage;
+mod tls;
 mod web;
 
 use anyhow::{Context, Result};
@@ -69,13 +69,15 @@ impl Bench {
 type Part = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
 /// In the order of the table.
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 11] = [
     ("throughput", throughput::measure),
     ("agent-cost", agent_cost::measure),
     ("kernel-cost", kernel_cost::measure),
     ("slots", slots::measure),
     ("start", start::measure),
     ("bystander", bystander::measure),
+    ("tls", tls::measure),
+    ("tls-bystander", tls::bystander),
     ("hook", hook::measure),
     ("pipeline", offline::pipeline),
     ("size", offline::size),

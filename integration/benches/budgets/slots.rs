@@ -3,16 +3,16 @@
 //! A process named by `--pid` is a slot of its own, which is what the kernel programs and the pipeline know of a
 //! container. The same processes under the same load are one slot when their parent is named instead.
 
+use crate::Bench;
 use crate::agent::{Agent, Exporter};
 use crate::agent_cost::cost_of_load;
 use crate::hooks::holder;
 use crate::report::Row;
 use crate::sample::{Sample, interleaved};
 use crate::sink::Sink;
-use crate::usage::Runs;
 use crate::web::{Demand, Web};
-use crate::{Bench, usage};
 use anyhow::{Result, ensure};
+use integration::usage::{self, Runs};
 use serde::Serialize;
 use serde_json::json;
 
@@ -97,8 +97,8 @@ impl Costs {
         let kernel = Runs::of(pid)?.since(before);
         self.agent_microseconds.push(cost.microseconds);
         self.kernel_microseconds
-            .push(kernel.nanoseconds as f64 / 1e3 / cost.requests);
-        self.requests_per_second.push(cost.rate);
+            .push(kernel.nanoseconds as f64 / 1e3 / cost.load.requests);
+        self.requests_per_second.push(cost.load.rate);
         self.traced.push(cost.traced);
         self.lost.push(cost.lost);
         self.megabytes.push(usage::peak_resident(pid)? as f64 / 1e6);

@@ -17,10 +17,10 @@ const STATES: [State; 3] = [State::Bare, State::Empty, State::Agent];
 
 /// What the rounds gave in one state.
 #[derive(Default, Serialize)]
-struct Rates {
-    requests_per_second: Sample,
-    server_busy: Sample,
-    server_microseconds: Sample,
+pub(crate) struct Rates {
+    pub(crate) requests_per_second: Sample,
+    pub(crate) server_busy: Sample,
+    pub(crate) server_microseconds: Sample,
 }
 
 /// One kind of load in every state.
@@ -62,7 +62,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
 }
 
 impl Rates {
-    fn push(&mut self, load: Load) {
+    pub(crate) fn push(&mut self, load: Load) {
         self.requests_per_second.push(load.rate);
         self.server_busy.push(load.server_busy);
         self.server_microseconds

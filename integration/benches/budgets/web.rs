@@ -1,11 +1,14 @@
 //! The server under load, and the load.
 
+use crate::Bench;
 use crate::interrupt::Doomed;
 use crate::machine::Cores;
-use crate::{Bench, usage};
 use anyhow::{Context, Result, ensure};
 use integration::process::{Process, wait_for};
 use integration::scene::free_port;
+use integration::tls::Certificate;
+use integration::tls::load::Connection;
+use integration::usage;
 use integration::{load, place};
 use std::fs;
 use std::path::PathBuf;
@@ -24,6 +27,7 @@ pub(crate) struct Web {
     _doomed: Doomed,
     process: Process,
     port: u16,
+    scheme: &'static str,
 }
 
 /// How much a client asks for.
@@ -76,11 +80,33 @@ impl Web {
     /// One process.
     pub(crate) fn one(bench: &Bench) -> Result<Self> {
         let port = free_port()?;
-        let command = Cores::pinned(bench.cores.server, &nginx(bench, port)?);
+        let command = Cores::pinned(bench.cores.server, &nginx(bench, port, "")?);
         Self::wait(
             Process::start("nginx", command, bench.scene.folder())?,
             port,
         )
+    }
+
+    /// One process that serves HTTPS.
+    pub(crate) fn tls(bench: &Bench, certificate: &Certificate) -> Result<Self> {
+        let port = free_port()?;
+        let (chain, key) = (certificate.chain.display(), certificate.key.display());
+        let tls = format!(" ssl; ssl_certificate {chain}; ssl_certificate_key {key}");
+        let command = Cores::pinned(bench.cores.server, &nginx(bench, port, &tls)?);
+        let name = format!("nginx-{port}");
+        let mut process = Process::start(&name, command, bench.scene.folder())?;
+        let doomed = Doomed::new(process.pid());
+        wait_for("the first answer of nginx", START_LIMIT, || {
+            ensure!(process.is_running(), "nginx ended: {}", process.log_tail());
+            let answer = Connection::open(port).and_then(|mut own| own.get("/least"));
+            Ok(answer.ok().map(drop))
+        })?;
+        Ok(Self {
+            _doomed: doomed,
+            process,
+            port,
+            scheme: "https",
+        })
     }
 
     /// `count` processes, children of one shell.
@@ -92,7 +118,7 @@ impl Web {
             "count=$1; shift; for number in $(seq $count); do \
              setpriv --pdeathsig KILL -- \"$@\" -g \"pid $number.pid;\" & done; wait",
         );
-        let server = nginx(bench, port)?;
+        let server = nginx(bench, port, "")?;
         shell.args(["sh", &count.to_string()]);
         shell.arg(server.get_program()).args(server.get_args());
         let command = Cores::pinned(bench.cores.server, &shell);
@@ -122,6 +148,7 @@ impl Web {
             _doomed: doomed,
             process,
             port,
+            scheme: "http",
         })
     }
 
@@ -149,7 +176,12 @@ impl Web {
         let mut wrk = place::command("wrk")?;
         wrk.args(["--threads", "1", "--connections", &connections.to_string()])
             .args(["--duration", &format!("{seconds}s")])
-            .arg(format!("http://127.0.0.1:{}{}", self.port, demand.path()));
+            .arg(format!(
+                "{}://127.0.0.1:{}{}",
+                self.scheme,
+                self.port,
+                demand.path()
+            ));
         if let Some(pause) = demand.pause_milliseconds() {
             wrk.arg("--script").arg(place::fixture("paced.lua"));
             wrk.args(["--", &pause.to_string()]);
@@ -183,7 +215,8 @@ fn listens(pid: u32) -> bool {
         })
 }
 
-fn nginx(bench: &Bench, port: u16) -> Result<Command> {
+/// Its command line; `tls` are parameters of `listen` and directives after it.
+fn nginx(bench: &Bench, port: u16, tls: &str) -> Result<Command> {
     let folder: PathBuf = bench.scene.folder().join(format!("saturated-{port}"));
     fs::create_dir_all(&folder)?;
     fs::write(
@@ -194,7 +227,8 @@ fn nginx(bench: &Bench, port: u16) -> Result<Command> {
     let file = folder.join("nginx.conf");
     let configuration = template
         .replace("@FOLDER@", &folder.to_string_lossy())
-        .replace("@PORT@", &port.to_string());
+        .replace("@PORT@", &port.to_string())
+        .replace("@TLS@", tls);
     fs::write(&file, configuration)?;
     let mut command = place::command("nginx")?;
     command.arg("-p").arg(&folder).arg("-c").arg(&file);
