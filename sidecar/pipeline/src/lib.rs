@@ -35,6 +35,7 @@ mod detection;
 mod endpoints;
 mod exchanges;
 mod flow;
+pub mod hpack;
 mod idle;
 mod ids;
 pub mod model;

@@ -1,11 +1,14 @@
-//! The checked-in fuzz corpus: the protocol samples as conversations, as records, and as whole recorded streams.
+//! The checked-in fuzz corpus: the protocol samples as conversations, as records, and as whole recorded streams; and
+//! header blocks.
 //!
 //! `PILOTFISH_WRITE_SEEDS=1 cargo test -p pilotfish-pipeline --test seeds` writes it anew.
 
 #[allow(dead_code, reason = "the protocol tests use more of it")]
 mod conversation;
+mod header_blocks;
 
 use conversation::encode;
+use header_blocks::Step;
 use pilotfish_abi::{Family, Header, Kind, flag};
 use pilotfish_pipeline::protocol::PROTOCOLS;
 use pilotfish_pipeline::{Config, Measurement, Pipeline, Record, Sink, Span};
@@ -17,6 +20,25 @@ const CAPTURE: usize = 512;
 
 /// The beginning of a `ClientHello`, as far as it decides.
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+
+/// Header blocks of a client (RFC 7541, appendix C.4), and of a server (appendix C.5, in a table of 256 octets).
+const REQUESTS: &[&[u8]] = &[
+    b"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff",
+    b"\x82\x86\x84\xbe\x58\x86\xa8\xeb\x10\x64\x9c\xbf",
+    b"\x82\x87\x85\xbf\x40\x88\x25\xa8\x49\xe9\x5b\xa9\x7d\x7f\x89\x25\xa8\x49\xe9\x5b\xb8\xe8\xb4\xbf",
+];
+const RESPONSES: &[&[u8]] = &[
+    b"\x3f\xe1\x01\x48\x03302\x58\x07private\x61\x1dMon, 21 Oct 2013 20:13:21 GMT\x6e\x17https://www.example.com",
+    b"\x48\x03307\xc1\xc0\xbf",
+    b"\x88\xc1\x61\x1dMon, 21 Oct 2013 20:13:22 GMT\xc0\x5a\x04gzip\
+      \x77\x38foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1",
+];
+/// A client's calls: by its second block everything stands in its table; its third empties that.
+const CALLS: &[&[u8]] = &[
+    b"\x83\x86\x44\x06/a.B/C\x41\x06b:8080\x5f\x10application/grpc\x40\x02te\x08trailers",
+    b"\x83\x86\xc1\xc0\xbf\xbe",
+    b"\x20\x3f\xe1\x1f\x83\x86\x04\x06/a.B/D\x10\x0cgrpc-timeout\x021S",
+];
 
 #[derive(Default)]
 struct Count(usize);
@@ -89,6 +111,15 @@ fn above_tls(stream: &[u8]) -> Vec<u8> {
     records
 }
 
+/// Blocks of which the one at `lost` is missing to one decoder.
+fn with_loss<'a>(blocks: &[&'a [u8]], lost: usize) -> Vec<Step<'a>> {
+    let step = |(index, block): (usize, &&'a [u8])| Step {
+        lost: index == lost,
+        block,
+    };
+    blocks.iter().enumerate().map(step).collect()
+}
+
 fn seeds() -> Vec<(String, Vec<u8>)> {
     let mut seeds = Vec::new();
     for (number, protocol) in PROTOCOLS.iter().enumerate() {
@@ -111,6 +142,16 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     }
     if let Some((ask, answer)) = PROTOCOLS[0].samples.first() {
         seeds.push(("pipeline/tls".into(), above_tls(&stream(ask, answer))));
+    }
+    for (name, blocks) in [
+        ("requests", REQUESTS),
+        ("responses", RESPONSES),
+        ("calls", CALLS),
+    ] {
+        for (loss, lost) in [("late", 0), ("lossy", 1)] {
+            let seed = header_blocks::encode(&with_loss(blocks, lost));
+            seeds.push((format!("hpack/{name}-{loss}"), seed));
+        }
     }
     let hello = record(Kind::Receive, 1, 0, CLIENT_HELLO, 517);
     seeds.push(("pipeline/encrypted".into(), hello));
@@ -167,15 +208,38 @@ fn every_stream_gives_spans() {
     }
 }
 
+/// The checked-in inputs of a fuzz target.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let corpus = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let inputs: Vec<_> = std::fs::read_dir(corpus.join(target))
+        .unwrap()
+        .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+        .collect();
+    assert!(!inputs.is_empty());
+    inputs
+}
+
 #[test]
 fn every_stream_of_the_corpus_ends_in_order() {
-    let corpus = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/pipeline");
-    let files: Vec<_> = std::fs::read_dir(corpus)
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
-    assert!(!files.is_empty());
-    for file in files {
-        run(&std::fs::read(file).unwrap());
+    for stream in corpus("pipeline") {
+        run(&stream);
+    }
+}
+
+#[test]
+fn header_blocks_are_told_truly() {
+    for (blocks, lost, fields) in [
+        // The lost block's fields, and what later ones have from it, or from before it.
+        (REQUESTS, 0, (14, 8)),
+        (REQUESTS, 1, (14, 8)),
+        (RESPONSES, 0, (14, 5)),
+        (RESPONSES, 1, (14, 8)),
+        (CALLS, 0, (16, 6)),
+        (CALLS, 1, (16, 10)),
+    ] {
+        assert_eq!(header_blocks::check(&with_loss(blocks, lost)), fields);
+    }
+    for input in corpus("hpack") {
+        header_blocks::check(&header_blocks::decode(&input));
     }
 }
