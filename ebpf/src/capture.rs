@@ -4,17 +4,17 @@ use crate::{
     maps::{SCRATCH_BYTES, Scratch},
     syscall::{Data, Shape},
 };
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
 use core::{arch::asm, ffi::c_void};
-use pilotfish_abi::{Counter, MAX_CAPTURE, MAX_IOVECS};
+use pilotfish_abi::{Counter, MAX_FRAMED_CAPTURE, MAX_IOVECS};
 
-const MAX: u64 = MAX_CAPTURE as u64;
+const MAX: u64 = MAX_FRAMED_CAPTURE as u64;
 
 const _: () = assert!(MAX.is_power_of_two() && SCRATCH_BYTES as u64 >= 2 * MAX);
 
 /// What a copy came to.
 pub struct Captured {
-    /// Bytes now in the scratch record, at most [`MAX_CAPTURE`].
+    /// Bytes now in the scratch record, at most [`MAX_FRAMED_CAPTURE`].
     pub bytes: u64,
     /// Why there are fewer than wanted, if something went wrong.
     pub trouble: Option<Counter>,
@@ -25,7 +25,7 @@ pub struct Captured {
 pub fn at_most_max(mut value: u64) -> u64 {
     // SAFETY: arithmetic on a register.
     unsafe {
-        asm!("if {v} <= {max} goto +1", "{v} = {max}", v = inout(reg) value, max = const MAX_CAPTURE);
+        asm!("if {v} <= {max} goto +1", "{v} = {max}", v = inout(reg) value, max = const MAX_FRAMED_CAPTURE);
     }
     value
 }
@@ -34,7 +34,7 @@ pub fn at_most_max(mut value: u64) -> u64 {
 fn below_max(mut value: u64) -> u64 {
     // SAFETY: arithmetic on a register.
     unsafe {
-        asm!("{v} &= {mask}", v = inout(reg) value, mask = const MAX_CAPTURE - 1);
+        asm!("{v} &= {mask}", v = inout(reg) value, mask = const MAX_FRAMED_CAPTURE - 1);
     }
     value
 }
@@ -84,30 +84,63 @@ fn copy_vectors(scratch: &mut Scratch, address: u64, count: u64, wanted: u64) ->
             trouble: Some(Counter::Unreadable),
         };
     }
-    let mut position = 0_u64;
-    for index in 0..MAX_IOVECS as usize {
-        if index as u64 >= known || position >= wanted {
-            break;
-        }
-        let [base, length] = scratch.iovecs[index];
-        let rest = wanted - position;
-        let length = if length < rest { length } else { rest };
-        if length == 0 {
-            continue;
-        }
-        if !read_user(scratch, position, base, length) {
-            return Captured {
-                bytes: position,
-                trouble: Some(Counter::Unreadable),
-            };
-        }
-        position += length;
+    let mut copying = Copying {
+        scratch,
+        rest: wanted,
+        wanted,
+        failed: false,
+    };
+    // SAFETY: the callback is a function of this program, and gets the structure for as long as the helper runs.
+    unsafe {
+        bpf_loop(
+            known as u32,
+            copy_vector as *mut c_void,
+            (&raw mut copying).cast(),
+            0,
+        );
+    }
+    let position = wanted.wrapping_sub(copying.rest);
+    if copying.failed {
+        return Captured {
+            bytes: position,
+            trouble: Some(Counter::Unreadable),
+        };
     }
     let cut = position < wanted && count > known;
     Captured {
         bytes: position,
         trouble: cut.then_some(Counter::IovecsCut),
     }
+}
+
+/// What passes from one vector to the next.
+struct Copying<'a> {
+    scratch: &'a mut Scratch,
+    /// Bytes that are still to be copied, of `wanted`.
+    rest: u64,
+    wanted: u64,
+    failed: bool,
+}
+
+/// Copies one vector; the helper calls it for each until it returns other than 0. In a plain loop the verifier would walk
+/// each of many vectors anew for every way that leads to it.
+#[inline(never)]
+extern "C" fn copy_vector(index: u32, copying: &mut Copying<'_>) -> i64 {
+    let rest = at_most_max(copying.rest);
+    if rest == 0 {
+        return 1;
+    }
+    let Some(&[base, length]) = copying.scratch.iovecs.get(index as usize) else {
+        return 1;
+    };
+    let length = if length < rest { length } else { rest };
+    let position = copying.wanted.wrapping_sub(rest);
+    if !read_user(copying.scratch, position, base, length) {
+        copying.failed = true;
+        return 1;
+    }
+    copying.rest = rest - length;
+    0
 }
 
 #[inline(always)]

@@ -10,7 +10,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_storage_get, bpf_skc_to_tcp_sock},
 };
 use core::{ffi::c_void, ptr};
-use pilotfish_abi::{Counter, Family, Member, Scope, flag};
+use pilotfish_abi::{Counter, FRAMED_FACTOR, Family, MAX_FRAMED_CAPTURE, Member, Scope, flag};
 
 /// The socket's state, if a process in scope has used it.
 #[inline(always)]
@@ -163,19 +163,38 @@ const SHORT_CAPTURE: u32 = 256;
 /// Marks the run of the receiving direction.
 const RECEIVING: u32 = 1 << 31;
 
+/// Marks a connection that consists of frames, in which any byte may be the head of one.
+const FRAMED: u32 = 1 << 30;
+
+/// The beginning of what an HTTP/2 client sends first (RFC 9113, section 3.4): `PRI * HT`.
+const PREFACE: u64 = u64::from_ne_bytes(*b"PRI * HT");
+
+/// Takes note of a connection's first bytes. No protocol is parsed in the kernel; this one is recognised because its heads
+/// are anywhere, and user space would be too late to ask for more of them.
+#[inline(always)]
+pub fn note_opening(run: &mut u32, offset: u64, first: u64) {
+    if offset == 0 && first == PREFACE {
+        *run |= FRAMED;
+    }
+}
+
 /// How many bytes of an operation to capture, given the configured limit.
 ///
 /// A long run in one direction is a body, and a body is skipped by its length anyway: shipping all of it would fill
-/// the ring buffer with what nobody reads. Two threads that race here only capture a little more or less.
+/// the ring buffer with what nobody reads. Among frames it may be the answers to many requests, and is read whole. Two
+/// threads that race here only capture a little more or less.
 #[inline(always)]
 pub fn allowance(run: &mut u32, way: Way, limit: u32, total: u64) -> u32 {
     let direction = if way == Way::Receive { RECEIVING } else { 0 };
+    let framed = *run & FRAMED;
     let before = if *run & RECEIVING == direction {
-        *run & !RECEIVING
+        *run & !(RECEIVING | FRAMED)
     } else {
         0
     };
-    let allowed = if before >= FULL_RUN && limit > SHORT_CAPTURE {
+    let allowed = if framed != 0 {
+        framed_limit(limit)
+    } else if before >= FULL_RUN && limit > SHORT_CAPTURE {
         SHORT_CAPTURE
     } else {
         limit
@@ -190,8 +209,18 @@ pub fn allowance(run: &mut u32, way: Way, limit: u32, total: u64) -> u32 {
     } else {
         before + captured
     };
-    *run = now | direction;
+    *run = now | direction | framed;
     captured
+}
+
+/// Among frames more is captured, in proportion to what the operator allows.
+#[inline(always)]
+fn framed_limit(limit: u32) -> u32 {
+    if limit > MAX_FRAMED_CAPTURE / FRAMED_FACTOR {
+        MAX_FRAMED_CAPTURE
+    } else {
+        limit * FRAMED_FACTOR
+    }
 }
 
 /// Bytes that have arrived and were not read. A FIN takes one place in the sequence, so a single byte counts as none.

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use core::{arch::asm, ffi::c_void, ptr};
 use pilotfish_abi::{
-    Counter, Header, MAX_CAPTURE, MAX_CGROUPS, MAX_GOROUTINES, MAX_IOVECS, MAX_SLOTS,
+    Counter, Header, MAX_CGROUPS, MAX_FRAMED_CAPTURE, MAX_GOROUTINES, MAX_IOVECS, MAX_SLOTS,
     MAX_TLS_CONNECTIONS, Scope, Settings, SlotCounters,
 };
 
@@ -60,7 +60,8 @@ pub struct Flow {
     pub write_sequence: u32,
     /// TCP's sequence number after the last observed receive.
     pub copied_sequence: u32,
-    /// Bytes captured since the direction last turned; the sign bit tells the direction ([`crate::flow::allowance`]).
+    /// Bytes captured since the direction last turned; the highest bits tell the direction, and whether the connection has
+    /// frames ([`crate::flow::allowance`]).
     pub run: u32,
     /// Address of the TLS object whose ciphertext it carries, 0 for none known; with the thread-group id it leads to the
     /// [`TlsConnection`].
@@ -168,18 +169,27 @@ pub struct VectorPlace {
     pub count: u32,
 }
 
-/// Bytes behind the header in a scratch record: an offset below [`MAX_CAPTURE`] plus a length up to it.
-pub const SCRATCH_BYTES: usize = 2 * MAX_CAPTURE as usize;
+/// Bytes behind the header in a scratch record: an offset below [`MAX_FRAMED_CAPTURE`] plus a length up to it.
+pub const SCRATCH_BYTES: usize = 2 * MAX_FRAMED_CAPTURE as usize;
 
 /// Room to assemble one record.
 #[repr(C)]
 pub struct Scratch {
     /// The record's header.
     pub header: Header,
-    /// Captured bytes; only the first [`MAX_CAPTURE`] are ever sent.
+    /// Captured bytes; only the first [`MAX_FRAMED_CAPTURE`] are ever sent.
     pub bytes: [u8; SCRATCH_BYTES],
     /// The operation's I/O vectors: address, length.
     pub iovecs: [[u64; 2]; MAX_IOVECS as usize],
+}
+
+impl Scratch {
+    /// The first eight captured bytes, if as many were captured.
+    #[inline(always)]
+    pub fn first_word(&self) -> u64 {
+        // SAFETY: within the array; the header before it has a size of whole words.
+        unsafe { ptr::read(self.bytes.as_ptr().cast()) }
+    }
 }
 
 /// Observed tasks. Owner: user space seeds it by pidfd, the fork program copies it; losses: `ScopeStorage`.

@@ -110,6 +110,9 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
         maps::count(scope.slot, counter, 1);
     }
     let bytes = capture::at_most_max(captured.bytes);
+    if bytes >= 8 {
+        flow::note_opening(&mut flow.run, offset, scratch.first_word());
+    }
     if total > bytes {
         maps::count(scope.slot, Counter::Uncaptured, total - bytes);
     }

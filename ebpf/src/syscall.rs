@@ -9,7 +9,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_probe_read_user, bpf_task_pt_regs, bpf_task_storage_get},
 };
 use core::{ffi::c_void, ptr};
-use pilotfish_abi::{Counter, MAX_IOVECS};
+use pilotfish_abi::Counter;
 
 #[cfg(bpf_target_arch = "x86_64")]
 #[path = "syscall/x86_64.rs"]
@@ -223,6 +223,9 @@ fn vector_message(way: Way, vector: u64, count: u64, timeout: u64, moved: i64) -
     data
 }
 
+/// I/O vectors of one message of `sendmmsg` that are added up.
+const MAX_MESSAGE_VECTORS: u64 = 8;
+
 /// [`VectorPlace::next`] when it cannot be told whether the call went on.
 const UNKNOWN_PLACE: u32 = u32::MAX;
 
@@ -230,11 +233,11 @@ const UNKNOWN_PLACE: u32 = u32::MAX;
 #[inline(always)]
 fn sent_whole(data: Data, moved: i64) -> Option<bool> {
     let (address, count) = (data.address, data.length);
-    if data.shape != Shape::Vectors || count > u64::from(MAX_IOVECS) {
+    if data.shape != Shape::Vectors || count > MAX_MESSAGE_VECTORS {
         return None;
     }
     let mut length = 0_u64;
-    for index in 0..u64::from(MAX_IOVECS) {
+    for index in 0..MAX_MESSAGE_VECTORS {
         if index >= count {
             break;
         }

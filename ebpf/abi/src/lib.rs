@@ -22,8 +22,15 @@ pub const VERSION: u16 = 1;
 /// Most containers that one agent observes at a time; slot 0 means "no container".
 pub const MAX_SLOTS: u32 = 512;
 
-/// Most bytes that one socket operation can capture: the operator's hard cap.
+/// Most bytes that the operator can have captured of one socket operation.
 pub const MAX_CAPTURE: u32 = 16 * 1024;
+
+/// Most bytes captured of one operation on a connection that was seen to begin with HTTP/2's preface: several frames, of
+/// several streams, come in one piece. No record has more.
+pub const MAX_FRAMED_CAPTURE: u32 = 32 * 1024;
+
+/// How many times the configured limit is captured of such an operation.
+pub const FRAMED_FACTOR: u32 = 8;
 
 /// Bytes captured per socket operation unless configured otherwise.
 pub const DEFAULT_CAPTURE: u32 = 4096;
@@ -38,4 +45,4 @@ pub const MAX_TLS_CONNECTIONS: u32 = 16 * 1024;
 pub const MAX_GOROUTINES: u32 = 8 * 1024;
 
 /// I/O vectors read per operation; the bytes of later ones become a gap.
-pub const MAX_IOVECS: u32 = 8;
+pub const MAX_IOVECS: u32 = 64;

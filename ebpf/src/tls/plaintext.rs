@@ -57,6 +57,10 @@ pub fn deliver(
         maps::count(scope.slot, counter, 1);
     }
     let bytes = capture::at_most_max(captured.bytes);
+    if bytes >= 8 {
+        let first = scratch.record.first_word();
+        flow::note_opening(&mut connection.run, offset, first);
+    }
     if moved > bytes {
         maps::count(scope.slot, Counter::Uncaptured, moved - bytes);
     }
