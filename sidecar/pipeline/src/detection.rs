@@ -74,7 +74,7 @@ impl Detector {
         let verdicts = self
             .0
             .iter()
-            .map(|&protocol| match (protocol.detect)(bytes) {
+            .map(|&protocol| match (protocol.detect)(bytes, late) {
                 Verdict::Yes(side) => Judgement::Yes(protocol, side),
                 Verdict::NeedMore => Judgement::NeedMore,
                 Verdict::No => Judgement::No,
@@ -357,21 +357,21 @@ mod tests {
         Protocol {
             name: "strong",
             summary: "",
-            detect: |bytes| opens_with(b"HELLO", bytes),
+            detect: |bytes, _| opens_with(b"HELLO", bytes),
             parser: silent,
             samples: &[],
         },
         Protocol {
             name: "weak",
             summary: "",
-            detect: |bytes| opens_with(b"HE", bytes),
+            detect: |bytes, _| opens_with(b"HE", bytes),
             parser: silent,
             samples: &[],
         },
         Protocol {
             name: "endless",
             summary: "",
-            detect: |bytes| {
+            detect: |bytes, _| {
                 if bytes.iter().all(|&byte| byte == b'.') {
                     Verdict::NeedMore
                 } else {

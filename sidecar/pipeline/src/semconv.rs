@@ -7,10 +7,18 @@ pub use opentelemetry_semantic_conventions::attribute::{
     CLIENT_ADDRESS, ERROR_TYPE, HTTP_REQUEST_BODY_SIZE, HTTP_REQUEST_METHOD,
     HTTP_REQUEST_METHOD_ORIGINAL, HTTP_RESPONSE_BODY_SIZE, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE,
     NETWORK_LOCAL_ADDRESS, NETWORK_LOCAL_PORT, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT,
-    NETWORK_PROTOCOL_NAME, NETWORK_PROTOCOL_VERSION, NETWORK_TRANSPORT, NETWORK_TYPE,
-    SERVER_ADDRESS, SERVER_PORT, URL_FULL, URL_PATH, URL_QUERY, URL_SCHEME, USER_AGENT_ORIGINAL,
+    NETWORK_PROTOCOL_NAME, NETWORK_PROTOCOL_VERSION, NETWORK_TRANSPORT, NETWORK_TYPE, RPC_METHOD,
+    RPC_METHOD_ORIGINAL, RPC_RESPONSE_STATUS_CODE, RPC_SYSTEM_NAME, SERVER_ADDRESS, SERVER_PORT,
+    URL_FULL, URL_PATH, URL_QUERY, URL_SCHEME, USER_AGENT_ORIGINAL,
 };
 use opentelemetry_semantic_conventions::metric;
+
+/// Stands for a method that is none of the known ones, or of too many.
+pub const OTHER: &str = "_OTHER";
+
+/// True of a span whose request head was not seen completely: header compression referred to what was sent before the
+/// connection was observed. Ours; no convention has a key for it.
+pub const HEAD_INCOMPLETE: &str = "pilotfish.head_incomplete";
 
 /// Seconds; the boundaries that the HTTP, RPC and database conventions advise.
 pub const DURATION_BOUNDARIES: &[f64] = &[
@@ -80,4 +88,20 @@ pub static HTTP_CLIENT_RESPONSE_BODY_SIZE: Instrument = Instrument {
     unit: "By",
     description: "Size of HTTP client response bodies.",
     boundaries: SIZE_BOUNDARIES,
+};
+
+/// Duration of calls that the container answered.
+pub static RPC_SERVER_CALL_DURATION: Instrument = Instrument {
+    name: metric::RPC_SERVER_CALL_DURATION,
+    unit: "s",
+    description: "Measures the duration of an incoming Remote Procedure Call (RPC).",
+    boundaries: DURATION_BOUNDARIES,
+};
+
+/// Duration of calls that the container made.
+pub static RPC_CLIENT_CALL_DURATION: Instrument = Instrument {
+    name: metric::RPC_CLIENT_CALL_DURATION,
+    unit: "s",
+    description: "Measures the duration of an outgoing Remote Procedure Call (RPC).",
+    boundaries: DURATION_BOUNDARIES,
 };

@@ -3,15 +3,23 @@
 use crate::endpoints::{Endpoints, Transport};
 use crate::exchanges::{Context, Ended, InProgress};
 use crate::model::{Attribute, Kind, Measurement, Sink, Slot, Span, Value};
-use crate::protocol::Exchange;
+use crate::protocol::{Exchange, Route};
 use crate::routes::{Patterns, Routes};
 use crate::semconv;
 use crate::stats::Stats;
 use compact_str::CompactString;
 use std::net::IpAddr;
 
-/// Attributes that are added here, at most: four of the peer, two of the server, transport, type, route, error.
-const ADDED_ATTRIBUTES: usize = 10;
+/// Attributes that are added here, at most: four of the peer, two of the server, transport, type, name and its original,
+/// error.
+const ADDED_ATTRIBUTES: usize = 11;
+
+/// What an exchange's path has become.
+#[derive(Default)]
+struct Named {
+    route: Option<Attribute>,
+    original: Option<Attribute>,
+}
 
 /// Makes spans and measurements.
 pub(crate) struct Finisher {
@@ -51,33 +59,50 @@ impl Finisher {
             stats.exchanges_ignored = stats.exchanges_ignored.saturating_add(1);
             return;
         }
-        let route = self.route(started.slot, &settings.patterns, &exchange, stats);
+        let named = self.name(started.slot, &settings.patterns, &exchange, stats);
         stats.measurements = stats.measurements.saturating_add(1);
-        sink.measurement(measurement(started, endpoints, &exchange, route.as_ref()));
+        sink.measurement(measurement(
+            started,
+            endpoints,
+            &exchange,
+            named.route.as_ref(),
+        ));
         if context.sampled {
             stats.spans = stats.spans.saturating_add(1);
-            sink.span(self.span(started, context, endpoints, exchange, route));
+            sink.span(self.span(started, context, endpoints, exchange, named));
         } else {
             stats.spans_unsampled = stats.spans_unsampled.saturating_add(1);
         }
     }
 
-    fn route(
+    fn name(
         &mut self,
         slot: Slot,
         patterns: &Patterns,
         exchange: &Exchange,
         stats: &mut Stats,
-    ) -> Option<Attribute> {
-        let key = exchange.route_key?;
-        let (route, overflowed) = self.routes.route(slot, patterns, &exchange.path)?;
+    ) -> Named {
+        let (key, found, original) = match exchange.route {
+            Route::None => return Named::default(),
+            Route::Path(key) => (key, self.routes.route(slot, patterns, &exchange.path), None),
+            Route::Name(key, original) => {
+                let path = &exchange.path;
+                let name = path.strip_prefix('/').unwrap_or(path);
+                let (known, overflowed) = self.routes.name(slot, name);
+                let original = overflowed.then(|| text(original, name.into()));
+                (key, Some((known, overflowed)), original)
+            }
+        };
+        let Some((route, overflowed)) = found else {
+            return Named::default();
+        };
         if overflowed {
             stats.routes_overflowed = stats.routes_overflowed.saturating_add(1);
         }
-        Some(Attribute {
-            key,
-            value: Value::Str(route),
-        })
+        Named {
+            route: Some(text(key, route)),
+            original,
+        }
     }
 
     fn span(
@@ -86,14 +111,15 @@ impl Finisher {
         context: Context,
         endpoints: &Endpoints,
         exchange: Exchange,
-        route: Option<Attribute>,
+        named: Named,
     ) -> Span {
         let start = started.at.time.saturating_add_signed(self.unix_offset);
         let end = exchange.end.saturating_add_signed(self.unix_offset);
-        let name = name(exchange.verb, route.as_ref());
+        let name = name(exchange.verb, named.route.as_ref());
         let mut attributes = exchange.attributes;
         attributes.reserve(ADDED_ATTRIBUTES);
-        attributes.extend(route);
+        attributes.extend(named.route);
+        attributes.extend(named.original);
         attributes.extend(exchange.error_type.map(error_type));
         add_addresses(&mut attributes, started.kind, endpoints);
         Span {
@@ -152,15 +178,21 @@ fn name(verb: CompactString, route: Option<&Attribute>) -> CompactString {
         return verb;
     };
     let mut name = verb;
-    name.push(' ');
+    if !name.is_empty() {
+        name.push(' ');
+    }
     name.push_str(route);
     name
 }
 
 fn error_type(error: CompactString) -> Attribute {
+    text(semconv::ERROR_TYPE, error)
+}
+
+fn text(key: &'static str, text: CompactString) -> Attribute {
     Attribute {
-        key: semconv::ERROR_TYPE,
-        value: Value::Str(error),
+        key,
+        value: Value::Str(text),
     }
 }
 

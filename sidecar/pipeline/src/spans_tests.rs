@@ -5,7 +5,7 @@ use crate::exchanges::{Context, Ended, InProgress};
 use crate::model::{
     Attribute, Kind, Measurement, Sink, Slot, Span, SpanId, Status, TraceId, Value,
 };
-use crate::protocol::{Exchange, ExchangeId, Moment, PROTOCOLS};
+use crate::protocol::{Exchange, ExchangeId, Moment, PROTOCOLS, Route};
 use crate::routes::Routes;
 use crate::semconv;
 use crate::settings::{IgnoredPath, Settings, SettingsKey};
@@ -51,7 +51,10 @@ impl Case {
                 end: 400,
                 verb: "GET".into(),
                 path: "/users/7".into(),
-                route_key: (kind == Kind::Server).then_some(semconv::HTTP_ROUTE),
+                route: match kind {
+                    Kind::Server => Route::Path(semconv::HTTP_ROUTE),
+                    Kind::Client => Route::None,
+                },
                 attributes: vec![attribute(semconv::URL_PATH, "/users/7")],
                 dimensions: smallvec::smallvec![attribute(semconv::URL_SCHEME, "http")],
                 error_type: None,

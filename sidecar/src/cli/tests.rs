@@ -28,7 +28,7 @@ fn wrong_samplers_and_protocols_are_errors_of_usage() {
     for (flag, value, advice) in [
         ("--sampler", "jaeger_remote", "parentbased_traceidratio"),
         ("--sampler-arg", "1.5", "0 to 1"),
-        ("--protocols", "http1,gopher", "choose from http1"),
+        ("--protocols", "http1,gopher", "choose from http2, http1"),
     ] {
         let error = sidecar(&[flag, value]).unwrap_err();
         assert!(

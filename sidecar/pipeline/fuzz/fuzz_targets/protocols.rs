@@ -22,12 +22,12 @@ fuzz_target!(|input: &[u8]| {
     } else {
         Direction::Sent
     };
-    (protocol.detect)(steps);
     let info = FlowInfo {
         joined_late: setting & 2 != 0,
         tls: setting & 4 != 0,
         close_unseen: setting & 8 != 0,
     };
+    (protocol.detect)(steps, info.joined_late);
     let mut player = Player::new(protocol, info, requests);
     player.play(&decode(steps));
     player.end();

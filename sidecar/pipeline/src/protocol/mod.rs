@@ -3,7 +3,10 @@
 //! A protocol has a *detector* over the opening bytes of a flow and a *parser* that turns two byte streams into
 //! exchanges. Configuration, fuzz targets, generic tests and the documentation iterate over the table.
 
+mod grpc;
+mod http;
 mod http1;
+mod http2;
 
 use crate::model::{Attribute, Instrument, Kind, Status};
 use compact_str::CompactString;
@@ -90,10 +93,10 @@ pub struct Exchange {
     pub end: u64,
     /// First half of the span's name, such as the method.
     pub verb: CompactString,
-    /// What the route is derived from (a path without its query); empty for none.
+    /// A path without its query; empty for none.
     pub path: CompactString,
-    /// Key of the route attribute (`http.route`), or `None` if the protocol has no routes for this role.
-    pub route_key: Option<&'static str>,
+    /// What becomes of the path, if anything.
+    pub route: Route,
     /// Attributes of the span, in addition to addresses, route and `error.type`.
     pub attributes: Vec<Attribute>,
     /// Attributes of the measurements, in fixed order, in addition to the route.
@@ -106,6 +109,18 @@ pub struct Exchange {
     pub duration: &'static Instrument,
     /// Further values (body sizes).
     pub values: SmallVec<[(&'static Instrument, f64); 2]>,
+}
+
+/// What is made of an exchange's path: the second half of the span's name, and an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Nothing.
+    None,
+    /// A route, under this key (`http.route`): what looks like an identifier is replaced.
+    Path(&'static str),
+    /// A name as it stands, without its first slash, under the first key (`rpc.method`). One too many for its container,
+    /// or an unknown one, is `_OTHER`, with the original under the second key.
+    Name(&'static str, &'static str),
 }
 
 /// What a parser tells.
@@ -186,8 +201,9 @@ pub struct Protocol {
     pub name: &'static str,
     /// What it recognises, for the documentation table.
     pub summary: &'static str,
-    /// Looks at the first bytes of one direction of a flow (or of an operation, when a flow is joined late).
-    pub detect: fn(&[u8]) -> Verdict,
+    /// Looks at the first bytes of one direction of a flow; or, if the second argument is true, at those of any operation
+    /// of a flow that is joined late.
+    pub detect: fn(&[u8], bool) -> Verdict,
     /// Makes the parser of a flow whose `direction` was detected as `side`.
     pub parser: fn(FlowInfo, Direction, Side) -> Box<dyn Parser>,
     /// Streams that exercise the parser, for generic tests and fuzz seeds: request bytes, response bytes.
@@ -195,4 +211,4 @@ pub struct Protocol {
 }
 
 /// Every protocol, strongest detector first.
-pub static PROTOCOLS: &[Protocol] = &[http1::PROTOCOL];
+pub static PROTOCOLS: &[Protocol] = &[http2::PROTOCOL, http1::PROTOCOL];

@@ -8,8 +8,9 @@ mod tree;
 
 use crate::config::ConfigError;
 use crate::model::Slot;
+use crate::semconv;
 use compact_str::CompactString;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use tree::RouteTree;
 
 /// The route of every path that no more distinct route is left for.
@@ -40,8 +41,15 @@ impl Patterns {
 
 /// What was learned per container.
 pub(crate) struct Routes {
-    learned: HashMap<Slot, RouteTree>,
+    learned: HashMap<Slot, Learned>,
     limit: usize,
+}
+
+/// What was learned of one container.
+struct Learned {
+    tree: RouteTree,
+    /// Names that stand for themselves.
+    names: HashSet<CompactString>,
 }
 
 impl Routes {
@@ -66,14 +74,39 @@ impl Routes {
         if let Ok(found) = patterns.0.at(path) {
             return Some((found.value.clone(), false));
         }
-        let tree = self
-            .learned
-            .entry(slot)
-            .or_insert_with(|| RouteTree::new(self.limit));
+        let tree = &mut self.learned(slot).tree;
         Some(
             tree.route(path)
                 .map_or((OVERFLOW, true), |route| (route, false)),
         )
+    }
+
+    /// A name that stands for itself, such as a method; `_OTHER` for the empty one, and for those of which there are too
+    /// many. True with it if the cap was met.
+    pub(crate) fn name(&mut self, slot: Slot, name: &str) -> (CompactString, bool) {
+        let other = CompactString::const_new(semconv::OTHER);
+        if name.is_empty() {
+            return (other, false);
+        }
+        let limit = self.limit;
+        let names = &mut self.learned(slot).names;
+        if let Some(known) = names.get(name) {
+            return (known.clone(), false);
+        }
+        if names.len() >= limit {
+            return (other, true);
+        }
+        let name = CompactString::from(name);
+        names.insert(name.clone());
+        (name, false)
+    }
+
+    fn learned(&mut self, slot: Slot) -> &mut Learned {
+        let limit = self.limit;
+        self.learned.entry(slot).or_insert_with(|| Learned {
+            tree: RouteTree::new(limit),
+            names: HashSet::new(),
+        })
     }
 
     /// Forgets what was learned for a container.
@@ -135,5 +168,21 @@ mod tests {
             routes.route(Slot(1), &none, "/c"),
             Some(("/c".into(), false))
         );
+    }
+
+    #[test]
+    fn names_stand_for_themselves_up_to_the_cap() {
+        let mut routes = Routes::new(2);
+        for (slot, name, expected) in [
+            (1, "", ("_OTHER", false)),
+            (1, "a.B/C", ("a.B/C", false)),
+            (1, "a.B/4711", ("a.B/4711", false)),
+            (1, "a.B/D", ("_OTHER", true)),
+            (1, "a.B/C", ("a.B/C", false)),
+            (2, "a.B/D", ("a.B/D", false)),
+        ] {
+            let expected = (expected.0.into(), expected.1);
+            assert_eq!(routes.name(Slot(slot), name), expected, "{name}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The line protocol.
 
 use pilotfish_pipeline::protocol::{
-    Direction, Event, Events, Exchange, ExchangeId, Moment, Parser, Protocol, Side, Started,
+    Direction, Event, Events, Exchange, ExchangeId, Moment, Parser, Protocol, Route, Side, Started,
     Verdict,
 };
 use pilotfish_pipeline::{Instrument, Kind, Status};
@@ -17,7 +17,7 @@ pub static DURATION: Instrument = Instrument {
 pub static LINES: &[Protocol] = &[Protocol {
     name: "line",
     summary: "the line protocol of these tests",
-    detect,
+    detect: |bytes, _| detect(bytes),
     parser: |_, direction, side| Box::new(LineParser::new(direction, side)),
     samples: &[(b"Q /\n", b"A ok\n")],
 }];
@@ -100,7 +100,11 @@ impl LineParser {
                 end: last.time,
                 verb: "Q".into(),
                 path: path.as_str().into(),
-                route_key: (self.requests == Direction::Received).then_some("line.route"),
+                route: if self.requests == Direction::Received {
+                    Route::Path("line.route")
+                } else {
+                    Route::None
+                },
                 attributes: Vec::new(),
                 dimensions: smallvec::SmallVec::new(),
                 error_type: failed.then(|| status.into()),

@@ -4,7 +4,7 @@
 //! SIP, ICAP, HTTP/2 (`PRI * HTTP/2.0`) and text protocols that open with a word are told apart. The price is that
 //! a request whose line exceeds [`MAX_TARGET`] is not recognised.
 
-use super::method;
+use crate::protocol::http::method;
 use crate::protocol::{Side, Verdict};
 
 /// Longest method token that is taken for one; the longest registered (`UPDATEREDIRECTREF`) has 17 characters.

@@ -4,12 +4,10 @@ mod body;
 mod buffer;
 mod detect;
 mod early;
-mod exchange;
 mod head;
-mod method;
 mod parser;
+mod pending;
 mod samples;
-mod target;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +17,7 @@ use super::Protocol;
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "http1",
     summary: "HTTP/1.0 and HTTP/1.1: keep-alive, pipelining, chunked and close-delimited bodies, Upgrade, CONNECT",
-    detect: detect::detect,
+    detect: |bytes, _| detect::detect(bytes),
     parser: |info, direction, side| Box::new(parser::Http1::new(&info, direction, side)),
     samples: samples::SAMPLES,
 };

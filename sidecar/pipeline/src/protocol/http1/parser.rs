@@ -21,7 +21,7 @@ mod responses;
 use super::body::{Body, Malformed};
 use super::buffer::{HeadBuffer, TooLong};
 use super::early::{Early, Full};
-use super::exchange::Open;
+use super::pending::Pending;
 use crate::model::Kind;
 use crate::protocol::{Direction, Event, Events, ExchangeId, FlowInfo, Loss, Moment, Parser, Side};
 use std::collections::VecDeque;
@@ -42,7 +42,7 @@ pub(super) struct Http1 {
     /// When the latest byte of the response being read moved.
     response_time: u64,
     /// Requests without a complete response, in order.
-    open: VecDeque<Open>,
+    open: VecDeque<Pending>,
     early: Early,
     trust: Trust,
     /// Requests were proven to be sent before the response to an earlier one.
@@ -281,7 +281,7 @@ impl Http1 {
 
     fn abandon_all(&mut self, events: &mut dyn Events) {
         for open in self.open.drain(..) {
-            events.event(Event::Abandoned(open.id));
+            events.event(Event::Abandoned(open.id()));
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The request direction: entry, heads, bodies.
 
 use super::{Http1, RequestState, ResponseState, Stop, Trust, gap_before, skip_line_ends};
+use crate::protocol::http::exchange::Outcome;
+use crate::protocol::http::method;
 use crate::protocol::http1::body::{Body, Malformed, Skip};
 use crate::protocol::http1::detect::entry;
-use crate::protocol::http1::exchange::{Open, Outcome};
 use crate::protocol::http1::head::{self, RequestHead};
-use crate::protocol::http1::method;
+use crate::protocol::http1::pending::Pending;
 use crate::protocol::{Event, Events, ExchangeId, Loss, Moment, Started, Verdict};
 use smallvec::SmallVec;
 
@@ -127,7 +128,7 @@ impl Http1 {
             tracestate: tracestate(head),
         }));
         self.open
-            .push_back(Open::new(id, self.kind, head, self.info.tls));
+            .push_back(Pending::new(id, self.kind, head, self.info.tls));
         if body.is_done() {
             self.end_request(id, 0);
         } else {
@@ -167,10 +168,10 @@ impl Http1 {
 
     fn end_request(&mut self, id: ExchangeId, size: u64) {
         self.request = RequestState::Head { entering: false };
-        if let Some(open) = self.open.back_mut().filter(|open| open.id == id) {
-            open.request_size = Some(size);
+        if let Some(open) = self.open.back_mut().filter(|open| open.id() == id) {
+            open.open.request_size = Some(size);
             open.awaits_continue = false;
-            if open.upgrade || open.is_connect() {
+            if open.upgrade || open.open.is_connect() {
                 self.request = RequestState::Undecided { overrun: false };
             }
         }

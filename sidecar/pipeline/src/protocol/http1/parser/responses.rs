@@ -2,9 +2,9 @@
 
 use super::{Http1, RequestState, ResponseState, Stop, Trust, gap_before, skip_line_ends};
 use crate::model::Kind;
+use crate::protocol::http::exchange::{INCOMPLETE_RESPONSE, NO_RESPONSE, Outcome};
 use crate::protocol::http1::body::{Body, Malformed, Skip};
 use crate::protocol::http1::early::Piece;
-use crate::protocol::http1::exchange::{INCOMPLETE_RESPONSE, NO_RESPONSE, Outcome};
 use crate::protocol::http1::head::{self, ResponseHead};
 use crate::protocol::{Event, Events, Loss, Moment};
 
@@ -110,12 +110,12 @@ impl Http1 {
             open.awaits_continue = false;
             return Ok(());
         }
-        let tunnel = open.is_connect() && matches!(status, 200..300);
+        let tunnel = open.open.is_connect() && matches!(status, 200..300);
         if status == 101 || tunnel {
             self.complete(status, None, events)?;
             return Err(Stop::Opaque);
         }
-        let body = Body::new(head.framing(open.is_head())?);
+        let body = Body::new(head.framing(open.open.is_head())?);
         if body.is_done() {
             return self.complete(status, Some(0), events);
         }
@@ -150,12 +150,12 @@ impl Http1 {
         let Some(open) = self.open.pop_front() else {
             return Ok(());
         };
-        let (id, awaits_continue) = (open.id, open.awaits_continue);
+        let (id, awaits_continue) = (open.id(), open.awaits_continue);
         self.response = ResponseState::Head;
         if self.trust == Trust::Uncertain {
             self.trust = Trust::Answered;
         }
-        events.event(Event::Finished(Box::new(open.finish(outcome))));
+        events.event(Event::Finished(Box::new(open.open.finish(outcome))));
         match self.request {
             // It declined the other protocol, so HTTP goes on; bytes that came meanwhile were not read.
             RequestState::Undecided { overrun } if self.open.is_empty() => {
@@ -179,7 +179,7 @@ impl Http1 {
     fn drop_first(&mut self, events: &mut dyn Events) {
         self.response = ResponseState::Head;
         if let Some(open) = self.open.pop_front() {
-            events.event(Event::Abandoned(open.id));
+            events.event(Event::Abandoned(open.id()));
         }
     }
 
@@ -282,7 +282,7 @@ impl Http1 {
                 broken: Some(broken),
                 ..Outcome::default()
             };
-            events.event(Event::Finished(Box::new(open.finish(&outcome))));
+            events.event(Event::Finished(Box::new(open.open.finish(&outcome))));
             broken = NO_RESPONSE;
         }
     }

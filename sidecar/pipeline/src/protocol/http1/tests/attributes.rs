@@ -2,7 +2,7 @@
 
 use super::{Step, play, request, response};
 use crate::model::{Attribute, Status, Value};
-use crate::protocol::{Direction, Event, Exchange, FlowInfo, Started};
+use crate::protocol::{Direction, Event, Exchange, FlowInfo, Route, Started};
 
 fn exchange(direction: Direction, tls: bool, head: &str, answer: &str) -> (Started, Exchange) {
     let steps = [request(head), response(answer), Step::ResponseClose];
@@ -80,7 +80,7 @@ fn a_server_span() {
         (exchange.verb.as_str(), exchange.path.as_str()),
         ("POST", "/users/42")
     );
-    assert_eq!(exchange.route_key, Some("http.route"));
+    assert_eq!(exchange.route, Route::Path("http.route"));
     // A 404 is the client's failure.
     assert_eq!(
         (exchange.status, exchange.error_type),
@@ -130,7 +130,7 @@ fn a_client_span() {
         "server.port=443",
     ];
     assert_eq!(lines(&exchange.dimensions), dimensions);
-    assert_eq!(exchange.route_key, None);
+    assert_eq!(exchange.route, Route::None);
     assert_eq!(
         (exchange.status, exchange.error_type.as_deref()),
         (Status::Error, Some("404"))

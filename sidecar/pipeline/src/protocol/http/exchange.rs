@@ -2,68 +2,85 @@
 //!
 //! `network.protocol.version` is the request's; `network.protocol.name` is left out, being `http`.
 
-use super::head::RequestHead;
 use super::method;
 use super::target::{self, Target};
 use crate::model::{Attribute, Instrument, Kind, Status, Value};
-use crate::protocol::{Exchange, ExchangeId};
+use crate::protocol::{Exchange, ExchangeId, Route};
 use crate::semconv;
 use compact_str::CompactString;
 use smallvec::SmallVec;
 
 /// `error.type` of a client's request that was never answered: the connection closed first.
-pub(super) const NO_RESPONSE: &str = "no_response";
+pub(in crate::protocol) const NO_RESPONSE: &str = "no_response";
 /// `error.type` of a response that the close of its connection cut short.
-pub(super) const INCOMPLETE_RESPONSE: &str = "incomplete_response";
+pub(in crate::protocol) const INCOMPLETE_RESPONSE: &str = "incomplete_response";
 /// Longest exported `user_agent.original`, in bytes.
 const MAX_USER_AGENT: usize = 256;
 /// Longest exported unknown method, in bytes.
 const MAX_METHOD: usize = 32;
 /// `http.request.method` of every other one.
-const OTHER_METHOD: &str = "_OTHER";
+const OTHER_METHOD: &str = semconv::OTHER;
+
+/// A request, of whatever version of HTTP.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::protocol) struct Request<'a> {
+    pub(in crate::protocol) method: &'a str,
+    pub(in crate::protocol) target: Target<'a>,
+    /// `Host`, where the target has no authority.
+    pub(in crate::protocol) host: Option<&'a [u8]>,
+    /// `network.protocol.version`.
+    pub(in crate::protocol) version: &'static str,
+    pub(in crate::protocol) user_agent: Option<&'a [u8]>,
+    pub(in crate::protocol) forwarded: Option<&'a [u8]>,
+    pub(in crate::protocol) x_forwarded_for: Option<&'a [u8]>,
+    pub(in crate::protocol) x_forwarded_proto: Option<&'a [u8]>,
+    /// Some of this may have been sent and is not known.
+    pub(in crate::protocol) incomplete: bool,
+}
 
 /// A request whose exchange has not finished.
 #[derive(Debug)]
-pub(super) struct Open {
-    pub(super) id: ExchangeId,
+pub(in crate::protocol) struct Open {
+    pub(in crate::protocol) id: ExchangeId,
     kind: Kind,
     /// `http.request.method`.
     method: &'static str,
-    minor: u8,
+    version: &'static str,
     scheme: &'static str,
     server: Option<(CompactString, u16)>,
     path: CompactString,
     attributes: Vec<Attribute>,
     /// Known once the request's body is complete.
-    pub(super) request_size: Option<u64>,
-    /// It asked for another protocol.
-    pub(super) upgrade: bool,
-    /// It waits for a 100 before sending its body, and none has come.
-    pub(super) awaits_continue: bool,
+    pub(in crate::protocol) request_size: Option<u64>,
 }
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Outcome {
+pub(in crate::protocol) struct Outcome {
     /// When its last byte moved.
-    pub(super) end: u64,
+    pub(in crate::protocol) end: u64,
     /// What was on the wire.
-    pub(super) status: Option<u16>,
+    pub(in crate::protocol) status: Option<u16>,
     /// Known when the response's body is complete.
-    pub(super) response_size: Option<u64>,
+    pub(in crate::protocol) response_size: Option<u64>,
     /// Why it is not whole.
-    pub(super) broken: Option<&'static str>,
+    pub(in crate::protocol) broken: Option<&'static str>,
 }
 
 impl Open {
-    pub(super) fn new(id: ExchangeId, kind: Kind, head: &RequestHead<'_>, tls: bool) -> Self {
-        let method = method::known(head.method.as_bytes());
-        let target = Target::parse(head.target, method == Some("CONNECT"));
+    pub(in crate::protocol) fn new(
+        id: ExchangeId,
+        kind: Kind,
+        request: &Request<'_>,
+        tls: bool,
+    ) -> Self {
+        let method = method::known(request.method.as_bytes());
+        let target = &request.target;
         let authority = target
             .authority
-            .or_else(|| std::str::from_utf8(head.host?).ok())
+            .or_else(|| std::str::from_utf8(request.host?).ok())
             .map(str::trim);
-        let scheme = scheme(kind, head, &target, tls);
+        let scheme = scheme(kind, request, tls);
         let default_port = if scheme == "https" { 443 } else { 80 };
         let server = authority
             .and_then(target::host_and_port)
@@ -72,46 +89,51 @@ impl Open {
             id,
             kind,
             method: method.unwrap_or(OTHER_METHOD),
-            minor: head.minor,
+            version: request.version,
             scheme,
             server,
             path: if target.path == "*" {
                 CompactString::default()
             } else {
-                bounded_path(&target)
+                bounded_path(target)
             },
             attributes: Vec::with_capacity(12),
             request_size: None,
-            upgrade: head.upgrade,
-            awaits_continue: head.expects_continue,
         };
-        open.describe(head, &target, authority);
+        open.describe(request, authority);
         open
     }
 
-    pub(super) fn is_connect(&self) -> bool {
+    pub(in crate::protocol) fn is_connect(&self) -> bool {
         self.method == "CONNECT"
     }
 
     /// A response to this method has no body, whatever its head says.
-    pub(super) fn is_head(&self) -> bool {
+    pub(in crate::protocol) fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
 
-    fn describe(&mut self, head: &RequestHead<'_>, target: &Target<'_>, authority: Option<&str>) {
+    fn describe(&mut self, request: &Request<'_>, authority: Option<&str>) {
+        let target = &request.target;
         self.text(
             semconv::HTTP_REQUEST_METHOD,
             CompactString::const_new(self.method),
         );
-        if self.method == OTHER_METHOD {
+        if request.incomplete {
+            self.attributes.push(Attribute {
+                key: semconv::HEAD_INCOMPLETE,
+                value: Value::Bool(true),
+            });
+        }
+        if self.method == OTHER_METHOD && !request.method.is_empty() {
             self.text(
                 semconv::HTTP_REQUEST_METHOD_ORIGINAL,
-                target::bounded(head.method, MAX_METHOD).into(),
+                target::bounded(request.method, MAX_METHOD).into(),
             );
         }
         self.text(semconv::URL_SCHEME, CompactString::const_new(self.scheme));
         match self.kind {
-            Kind::Server => self.describe_served(head, target),
+            Kind::Server => self.describe_served(request),
             Kind::Client => {
                 // The full URL of a tunnel does not exist, and without a host there is none to build.
                 if let Some(authority) =
@@ -126,27 +148,31 @@ impl Open {
             self.text(semconv::SERVER_ADDRESS, host);
             self.number(semconv::SERVER_PORT, i64::from(port));
         }
-        self.text(semconv::NETWORK_PROTOCOL_VERSION, version(self.minor));
-        if let Some(user_agent) = head.user_agent {
+        self.text(
+            semconv::NETWORK_PROTOCOL_VERSION,
+            CompactString::const_new(self.version),
+        );
+        if let Some(user_agent) = request.user_agent {
             let text = target::bounded_lossy(user_agent, MAX_USER_AGENT);
             self.text(semconv::USER_AGENT_ORIGINAL, CompactString::from(text));
         }
     }
 
-    fn describe_served(&mut self, head: &RequestHead<'_>, target: &Target<'_>) {
+    fn describe_served(&mut self, request: &Request<'_>) {
+        let target = &request.target;
         if !target.path.is_empty() {
             self.text(semconv::URL_PATH, bounded_path(target));
         }
         if let Some(query) = target.query {
             self.text(semconv::URL_QUERY, target::redacted_query(query));
         }
-        if let Some(client) = target::first_hop(head.forwarded, head.x_forwarded_for) {
+        if let Some(client) = target::first_hop(request.forwarded, request.x_forwarded_for) {
             self.text(semconv::CLIENT_ADDRESS, client);
         }
     }
 
     /// The exchange, finished.
-    pub(super) fn finish(mut self, outcome: &Outcome) -> Exchange {
+    pub(in crate::protocol) fn finish(mut self, outcome: &Outcome) -> Exchange {
         let error_type = self.error_type(outcome);
         if let Some(status) = outcome.status {
             self.number(semconv::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
@@ -182,7 +208,10 @@ impl Open {
             id: self.id,
             end: outcome.end,
             verb: CompactString::const_new(verb),
-            route_key: matches!(self.kind, Kind::Server).then_some(semconv::HTTP_ROUTE),
+            route: match self.kind {
+                Kind::Server => Route::Path(semconv::HTTP_ROUTE),
+                Kind::Client => Route::None,
+            },
             dimensions: self.dimensions(outcome.status),
             path: self.path,
             attributes: self.attributes,
@@ -234,7 +263,10 @@ impl Open {
                 i64::from(status),
             ));
         }
-        dimensions.push(text(semconv::NETWORK_PROTOCOL_VERSION, version(self.minor)));
+        dimensions.push(text(
+            semconv::NETWORK_PROTOCOL_VERSION,
+            CompactString::const_new(self.version),
+        ));
         if let (Kind::Client, Some((host, port))) = (self.kind, &self.server) {
             dimensions.push(text(semconv::SERVER_ADDRESS, host.clone()));
             dimensions.push(number(semconv::SERVER_PORT, i64::from(*port)));
@@ -281,24 +313,20 @@ impl Instruments {
 }
 
 /// The original client's scheme where a proxy in front tells it, else the connection's own.
-fn scheme(kind: Kind, head: &RequestHead<'_>, target: &Target<'_>, tls: bool) -> &'static str {
+fn scheme(kind: Kind, request: &Request<'_>, tls: bool) -> &'static str {
     let told = match kind {
         Kind::Client => None,
-        Kind::Server => match head.forwarded {
+        Kind::Server => match request.forwarded {
             Some(forwarded) => target::forwarded_parameter(forwarded, b"proto"),
-            None => head.x_forwarded_proto,
+            None => request.x_forwarded_proto,
         },
     };
     let own = if tls { "https" } else { "http" };
     told.and_then(target::known_scheme)
-        .or(target.scheme)
+        .or(request.target.scheme)
         .unwrap_or(own)
 }
 
 fn bounded_path(target: &Target<'_>) -> CompactString {
     target::bounded(target.path, target::MAX_PATH).into()
-}
-
-const fn version(minor: u8) -> CompactString {
-    CompactString::const_new(if minor == 0 { "1.0" } else { "1.1" })
 }

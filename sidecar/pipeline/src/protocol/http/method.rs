@@ -6,12 +6,12 @@ const KNOWN: [&str; 9] = [
 ];
 
 /// The known method of that name. Methods are case-sensitive.
-pub(super) fn known(method: &[u8]) -> Option<&'static str> {
+pub(in crate::protocol) fn known(method: &[u8]) -> Option<&'static str> {
     KNOWN.into_iter().find(|known| known.as_bytes() == method)
 }
 
 /// True if some known method begins like that.
-pub(super) fn is_beginning(bytes: &[u8]) -> bool {
+pub(in crate::protocol) fn is_beginning(bytes: &[u8]) -> bool {
     KNOWN
         .iter()
         .any(|known| known.as_bytes().starts_with(bytes))

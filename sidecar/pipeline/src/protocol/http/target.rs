@@ -7,28 +7,28 @@ use std::net::IpAddr;
 /// Stands for what is not exported.
 const REDACTED: &str = "REDACTED";
 /// Longest exported path, in bytes.
-pub(super) const MAX_PATH: usize = 1024;
+pub(in crate::protocol) const MAX_PATH: usize = 1024;
 /// Longest exported query, in bytes.
-pub(super) const MAX_QUERY: usize = 1024;
+pub(in crate::protocol) const MAX_QUERY: usize = 1024;
 /// Longest host name (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 255;
 
 /// A request target, taken apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Target<'a> {
+pub(in crate::protocol) struct Target<'a> {
     /// `http` or `https`, of the absolute form.
-    pub(super) scheme: Option<&'static str>,
+    pub(in crate::protocol) scheme: Option<&'static str>,
     /// Of the absolute and authority forms, user information included.
-    pub(super) authority: Option<&'a str>,
+    pub(in crate::protocol) authority: Option<&'a str>,
     /// Of the origin and absolute forms; `*` of the asterisk form.
-    pub(super) path: &'a str,
+    pub(in crate::protocol) path: &'a str,
     /// Without its `?`.
-    pub(super) query: Option<&'a str>,
+    pub(in crate::protocol) query: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
     /// Takes a target apart; only CONNECT has the authority form.
-    pub(super) fn parse(text: &'a str, is_connect: bool) -> Self {
+    pub(in crate::protocol) fn parse(text: &'a str, is_connect: bool) -> Self {
         if is_connect {
             return Self {
                 authority: Some(text),
@@ -63,14 +63,14 @@ impl<'a> Target<'a> {
 }
 
 /// `http` or `https`; anything else would be free text of the peer.
-pub(super) fn known_scheme(text: &[u8]) -> Option<&'static str> {
+pub(in crate::protocol) fn known_scheme(text: &[u8]) -> Option<&'static str> {
     ["http", "https"]
         .into_iter()
         .find(|known| text.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// Host and port of an authority (RFC 3986, section 3.2), brackets of IPv6 addresses removed.
-pub(super) fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
+pub(in crate::protocol) fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let authority = authority
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);
@@ -95,7 +95,7 @@ pub(super) fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 /// Every value replaced. A parameter without `=` may be a bare secret, so it counts as a value.
-pub(super) fn redacted_query(query: &str) -> CompactString {
+pub(in crate::protocol) fn redacted_query(query: &str) -> CompactString {
     let mut redacted = CompactString::default();
     for parameter in query.split('&') {
         let key = parameter.split_once('=').map_or("", |(key, _)| key);
@@ -118,7 +118,7 @@ pub(super) fn redacted_query(query: &str) -> CompactString {
 }
 
 /// The absolute URL with user information and query values redacted.
-pub(super) fn full_url(
+pub(in crate::protocol) fn full_url(
     scheme: &str,
     authority: &str,
     path: &str,
@@ -149,7 +149,7 @@ pub(super) fn full_url(
 
 /// Address of the first hop: `Forwarded` (RFC 7239), else `X-Forwarded-For`. Only an IP address is taken for one:
 /// obfuscated identifiers and host names are the proxy's free text.
-pub(super) fn first_hop(
+pub(in crate::protocol) fn first_hop(
     forwarded: Option<&[u8]>,
     x_forwarded_for: Option<&[u8]>,
 ) -> Option<CompactString> {
@@ -166,7 +166,10 @@ pub(super) fn first_hop(
 }
 
 /// A parameter of the first element of `Forwarded`, its quotes removed.
-pub(super) fn forwarded_parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(in crate::protocol) fn forwarded_parameter<'a>(
+    value: &'a [u8],
+    name: &[u8],
+) -> Option<&'a [u8]> {
     let first = value.split(|&byte| byte == b',').next()?;
     first.split(|&byte| byte == b';').find_map(|pair| {
         let pair = pair.trim_ascii();
@@ -182,13 +185,13 @@ pub(super) fn forwarded_parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'
 }
 
 /// The longest prefix of at most `limit` bytes that is whole characters.
-pub(super) fn bounded(text: &str, limit: usize) -> &str {
+pub(in crate::protocol) fn bounded(text: &str, limit: usize) -> &str {
     text.get(..text.floor_char_boundary(limit))
         .unwrap_or_default()
 }
 
 /// At most `limit` bytes of a header value as text.
-pub(super) fn bounded_lossy(bytes: &[u8], limit: usize) -> Cow<'_, str> {
+pub(in crate::protocol) fn bounded_lossy(bytes: &[u8], limit: usize) -> Cow<'_, str> {
     match String::from_utf8_lossy(bytes.get(..limit).unwrap_or(bytes)) {
         Cow::Borrowed(text) => Cow::Borrowed(text),
         // A replacement character is longer than what it replaces.
