@@ -6,7 +6,7 @@ use crate::{
 };
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
 use core::{arch::asm, ffi::c_void};
-use pilotfish_abi::{Counter, MAX_FRAMED_CAPTURE, MAX_IOVECS};
+use pilotfish_abi::{Counter, HELD_BYTES, MAX_FRAMED_CAPTURE, MAX_IOVECS};
 
 const MAX: u64 = MAX_FRAMED_CAPTURE as u64;
 
@@ -26,6 +26,16 @@ pub fn at_most_max(mut value: u64) -> u64 {
     // SAFETY: arithmetic on a register.
     unsafe {
         asm!("if {v} <= {max} goto +1", "{v} = {max}", v = inout(reg) value, max = const MAX_FRAMED_CAPTURE);
+    }
+    value
+}
+
+/// The same for what is held back.
+#[inline(always)]
+pub fn at_most_held(mut value: u64) -> u64 {
+    // SAFETY: arithmetic on a register.
+    unsafe {
+        asm!("if {v} <= {max} goto +1", "{v} = {max}", v = inout(reg) value, max = const HELD_BYTES);
     }
     value
 }
@@ -63,7 +73,7 @@ pub fn copy(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
                 }
             }
         }
-        Shape::Vectors => copy_vectors(scratch, data.address, data.length, wanted),
+        Shape::Vectors => copy_vectors(scratch, data, wanted),
         Shape::Hidden(why) => Captured {
             bytes: 0,
             trouble: Some(why),
@@ -72,7 +82,8 @@ pub fn copy(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
 }
 
 #[inline(always)]
-fn copy_vectors(scratch: &mut Scratch, address: u64, count: u64, wanted: u64) -> Captured {
+fn copy_vectors(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
+    let (address, count) = (data.address, data.length);
     let known = if count > u64::from(MAX_IOVECS) {
         u64::from(MAX_IOVECS)
     } else {
@@ -88,6 +99,7 @@ fn copy_vectors(scratch: &mut Scratch, address: u64, count: u64, wanted: u64) ->
         scratch,
         rest: wanted,
         wanted,
+        skipped: data.skipped,
         failed: false,
     };
     // SAFETY: the callback is a function of this program, and gets the structure for as long as the helper runs.
@@ -119,6 +131,8 @@ struct Copying<'a> {
     /// Bytes that are still to be copied, of `wanted`.
     rest: u64,
     wanted: u64,
+    /// Bytes at the beginning that are still to be passed over.
+    skipped: u64,
     failed: bool,
 }
 
@@ -133,6 +147,13 @@ extern "C" fn copy_vector(index: u32, copying: &mut Copying<'_>) -> i64 {
     let Some(&[base, length]) = copying.scratch.iovecs.get(index as usize) else {
         return 1;
     };
+    let skipped = copying.skipped;
+    if skipped >= length {
+        copying.skipped = skipped - length;
+        return 0;
+    }
+    copying.skipped = 0;
+    let (base, length) = (base.wrapping_add(skipped), length - skipped);
     let length = if length < rest { length } else { rest };
     let position = copying.wanted.wrapping_sub(rest);
     if !read_user(copying.scratch, position, base, length) {

@@ -7,8 +7,9 @@ use aya_ebpf::{
 };
 use core::{arch::asm, ffi::c_void, ptr};
 use pilotfish_abi::{
-    Counter, Header, MAX_CGROUPS, MAX_FRAMED_CAPTURE, MAX_GOROUTINES, MAX_IOVECS, MAX_SLOTS,
-    MAX_TLS_CONNECTIONS, Scope, Settings, SlotCounters,
+    Counter, HELD_BYTES, Header, MAX_CGROUPS, MAX_FRAMED_CAPTURE, MAX_GOROUTINES, MAX_IOVECS,
+    MAX_SLOTS, MAX_TLS_CONNECTIONS, MAX_TLS_HELD, MAX_TLS_KEYS, MAX_TLS_SEALED, Scope, Settings,
+    SlotCounters,
 };
 
 /// A map whose values live in a kernel object (task, socket) and are freed with it. `max_entries` must be 0; the
@@ -127,7 +128,7 @@ pub struct TlsConnection {
     pub sent: u64,
     /// The same for what is received.
     pub received: u64,
-    /// Cookie of the socket that carries it; 0 until that is known.
+    /// Cookie of the socket that carries it; 0 until that is known. Of rustls: until one of its keys is known.
     pub socket: u64,
     /// Bits of [`pilotfish_abi::flag`] that stay true.
     pub flags: u32,
@@ -141,12 +142,87 @@ pub struct TlsConnection {
     pub local_port: u16,
     /// As in the header.
     pub remote_port: u16,
+    /// 1 when it is known with which key a connection of rustls encrypts.
+    pub has_key: u16,
     /// Fills the place up.
-    pub reserved: [u16; 3],
+    pub reserved: [u16; 2],
     /// As in the header.
     pub local: [u32; 4],
     /// As in the header.
     pub remote: [u32; 4],
+}
+
+/// A function of rustls's record layer that a thread is in, and what the thread received last.
+#[repr(C)]
+pub struct TlsRecord {
+    /// Address of the key; 0 while in none.
+    pub key: u64,
+    /// Where the stack stood at the entry.
+    pub stack: u64,
+    /// Number of the record under its key.
+    pub sequence: u64,
+    /// User address of the plaintext, or of its chunks; of the ciphertext when it is decrypted.
+    pub address: u64,
+    /// Bytes there.
+    pub length: u64,
+    /// Number of chunks; 0 if there is one buffer.
+    pub chunks: u64,
+    /// Bytes of the chunks that come before the record's.
+    pub skipped: u64,
+    /// User address of the function's result.
+    pub result: u64,
+    /// Type of the content as TLS numbers it; 0 if it is not known.
+    pub content: u64,
+    /// User address of what the thread received last.
+    pub received_at: u64,
+    /// Bytes that it received.
+    pub received_bytes: u64,
+    /// Object of the connection whose socket they came from; 0 for none.
+    pub received_by: u64,
+    /// 1 if the thread has encrypted a record with a key that is not known to be of any connection, and sent nothing since.
+    pub unsent: u64,
+}
+
+/// A key of rustls.
+#[repr(C)]
+pub struct TlsKeyState {
+    /// Object of the connection that it belongs to; 0 until that is proven.
+    pub object: u64,
+    /// Number of the record that comes next.
+    pub next: u64,
+    /// 1 if not every record under this key has been seen.
+    pub late: u64,
+    /// 1 if plaintext waits in [`TLS_HELD`] for its connection.
+    pub holds: u64,
+}
+
+/// The first bytes of an encrypted record's payload.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Sealed {
+    /// Thread-group id in the initial namespace.
+    pub process: u64,
+    /// The bytes.
+    pub bytes: [u64; 2],
+}
+
+/// Which record it is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SealedBy {
+    /// Address of its key.
+    pub key: u64,
+    /// Its number.
+    pub sequence: u64,
+}
+
+/// A record of plaintext that waits for its connection: the beginning of a [`Scratch`].
+#[repr(C)]
+pub struct TlsHeld {
+    /// The record's header; its offset is the number of the first encrypted record until it is known.
+    pub header: Header,
+    /// Captured bytes.
+    pub bytes: [u8; HELD_BYTES as usize],
 }
 
 /// Room to assemble a record of plaintext. Uprobes are preemptible: whoever uses one takes it first.
@@ -181,15 +257,17 @@ pub struct Scratch {
     pub bytes: [u8; SCRATCH_BYTES],
     /// The operation's I/O vectors: address, length.
     pub iovecs: [[u64; 2]; MAX_IOVECS as usize],
+    /// Bits of [`pilotfish_abi::tls_calls`] of the process.
+    pub calls: u32,
+    /// Fills the place up.
+    pub reserved: u32,
 }
 
-impl Scratch {
-    /// The first eight captured bytes, if as many were captured.
-    #[inline(always)]
-    pub fn first_word(&self) -> u64 {
-        // SAFETY: within the array; the header before it has a size of whole words.
-        unsafe { ptr::read(self.bytes.as_ptr().cast()) }
-    }
+/// The first eight captured bytes, if as many were captured.
+#[inline(always)]
+pub fn first_word(bytes: &[u8]) -> u64 {
+    // SAFETY: all records have room for more; the header before it has a size of whole words.
+    unsafe { ptr::read(bytes.as_ptr().cast()) }
 }
 
 /// Observed tasks. Owner: user space seeds it by pidfd, the fork program copies it; losses: `ScopeStorage`.
@@ -246,6 +324,25 @@ pub static GO_CALLS: LruHashMap<TlsKey, TlsCall, { MAX_GOROUTINES as usize }> = 
 #[btf_map]
 pub static TLS_CONNECTIONS: LruHashMap<TlsKey, TlsConnection, { MAX_TLS_CONNECTIONS as usize }> =
     LruHashMap::new();
+
+/// Functions of rustls by thread. Owner: the TLS programs; losses: `TlsStorage`.
+#[btf_map]
+pub static TLS_RECORDS: LocalStorage<TlsRecord, { BPF_MAP_TYPE_TASK_STORAGE as usize }> =
+    LocalStorage::new();
+
+/// Keys of rustls. Owner: the TLS programs; the one used longest ago makes room, and is unknown when it is used again:
+/// losses: `TlsUntied`.
+#[btf_map]
+pub static TLS_KEYS: LruHashMap<TlsKey, TlsKeyState, { MAX_TLS_KEYS as usize }> = LruHashMap::new();
+
+/// Encrypted records that no socket has sent yet. Owner: the TLS programs; the oldest makes room: losses: `TlsUntied`.
+#[btf_map]
+pub static TLS_SEALED: LruHashMap<Sealed, SealedBy, { MAX_TLS_SEALED as usize }> =
+    LruHashMap::new();
+
+/// Plaintext that waits for its socket, by key. Owner: the TLS programs; the oldest makes room: losses: `TlsUntied`.
+#[btf_map]
+pub static TLS_HELD: LruHashMap<TlsKey, TlsHeld, { MAX_TLS_HELD as usize }> = LruHashMap::new();
 
 /// Scratch records for plaintext; sized at load. Owner: whoever has taken one; losses: `TlsNoRoom`.
 #[btf_map]

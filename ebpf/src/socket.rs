@@ -73,7 +73,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     let flow = flow::observed(socket, scope, family, way, total)?;
     let opposite = flow::opposite(flow, way);
     let offset = flow::advance(flow, socket, way, total);
-    let carried = tls::carried(flow);
+    let carried = tls::carried(flow, way, data, total);
     if carried.is_ciphertext {
         maps::count(scope.slot, Counter::Ciphertext, total);
         return None;
@@ -88,6 +88,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     } else {
         Kind::Receive
     };
+    scratch.calls = carried.calls;
     fill(&mut scratch.header, kind, socket, scope, family);
     scratch.header.offset = offset;
     scratch.header.opposite = opposite;
@@ -111,7 +112,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     }
     let bytes = capture::at_most_max(captured.bytes);
     if bytes >= 8 {
-        flow::note_opening(&mut flow.run, offset, scratch.first_word());
+        flow::note_opening(&mut flow.run, offset, maps::first_word(&scratch.bytes));
     }
     if total > bytes {
         maps::count(scope.slot, Counter::Uncaptured, total - bytes);
@@ -119,7 +120,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     let no_buffer = if bytes == 0 { flag::NO_BUFFER } else { 0 };
     scratch.header.flags = flow.flags as u8 | no_buffer;
     scratch.header.captured = bytes as u32;
-    if tls::examine(carried, scope, socket, flow, way, scratch, bytes) {
+    if tls::examine(scope, socket, flow, way, scratch, bytes) {
         maps::count(scope.slot, Counter::Ciphertext, total);
         return None;
     }

@@ -32,6 +32,8 @@ pub struct Data {
     pub address: u64,
     /// Length of the buffer, or number of I/O vectors.
     pub length: u64,
+    /// Bytes at the beginning of the I/O vectors that do not belong to it.
+    pub skipped: u64,
 }
 
 /// What kind of address [`Data`] has.
@@ -52,6 +54,7 @@ impl Data {
             shape: Shape::Buffer,
             address,
             length,
+            skipped: 0,
         }
     }
 
@@ -61,6 +64,16 @@ impl Data {
             shape: Shape::Vectors,
             address,
             length,
+            skipped: 0,
+        }
+    }
+
+    /// What follows the first `skipped` bytes of an array of `count` pairs of address and length.
+    #[inline(always)]
+    pub fn chunks(address: u64, count: u64, skipped: u64) -> Self {
+        Self {
+            skipped,
+            ..Self::vectors(address, count)
         }
     }
 
@@ -77,6 +90,7 @@ impl Data {
             shape: Shape::Hidden(why),
             address: 0,
             length: 0,
+            skipped: 0,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Fixtures that have to be compiled first.
 
 use crate::place::{self, build, compiled};
-use anyhow::{Context, Result};
+use crate::scene::Scene;
+use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,6 +45,32 @@ pub fn go_as(source: &str, how: GoBuild) -> Result<PathBuf> {
         command.env("GOCACHE", compiled()?.join("go-cache"));
         Ok(command)
     })
+}
+
+/// A Rust program of this package, which cargo builds together with the tests.
+pub fn rust(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps") && !folder.ends_with("examples"))
+        .context("a test is in a folder")?;
+    let program = folder.join(name);
+    ensure!(
+        program.is_file(),
+        "{} is not built; run `cargo build --package integration`",
+        program.display()
+    );
+    Ok(program)
+}
+
+/// The same program, without its symbols.
+pub fn rust_stripped(name: &str, scene: &Scene) -> Result<PathBuf> {
+    let product = scene.folder().join(format!("{name}.stripped"));
+    let mut command = place::command("strip")?;
+    let status = command.arg("-o").arg(&product).arg(rust(name)?).status()?;
+    ensure!(status.success(), "strip failed: {status}");
+    Ok(product)
 }
 
 /// Compiles a Java class and gives back the class path.

@@ -11,7 +11,7 @@ use integration::tls::coverage::{
     must_be_lossless, of_process, wait_for_reason, wait_until_probed,
 };
 use integration::tls::load::{Connection, Exchanges};
-use integration::tls::server::{kind, scripted, start};
+use integration::tls::server::{kind, rustls_in, scripted, start};
 use integration::tls::{self, Certificate, load};
 use integration::{Finished, Kind, Process, Scene, Tally, Trials, load as plain, place, program};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -56,7 +56,33 @@ pub(crate) fn register(trials: &mut Trials) {
     trials.add("calls_renegotiate", &["gcc", "openssl"], renegotiate);
     trials.add("calls_nonblocking", &["gcc", "python3"], nonblocking);
     trials.add("idle_connections", &["node"], idle_connections);
+    trials.add(
+        "rustls_stripped_is_not_covered",
+        &["strip"],
+        rustls_stripped,
+    );
     trials.add("java_is_not_covered", &["java", "javac", "nginx"], java);
+}
+
+/// Without symbols nothing tells where the functions are: no span, and the reason.
+fn rustls_stripped(scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let program = program::rust_stripped("rustls_server", scene)?;
+    let port = free_port()?;
+    let command = rustls_in(&program, ["THREADS", "1.3", "2"], port, &certificate);
+    let server = start("rustls_stripped", command, scene, port)?;
+    let agent = tls::watch(scene, &[server.pid()])?;
+    let reason = wait_for_reason(&agent, server.pid(), "rustls_server.stripped")?;
+    ensure!(
+        reason.contains("rustls") && reason.contains("stripped"),
+        "the reason is {reason:?}"
+    );
+    load::run(port, &plain::mix(1, 2))?;
+    let finished = agent.finish()?;
+    ensure!(finished.spans.is_empty(), "spans out of ciphertext");
+    let encrypted = finished.metrics.sum("pilotfish_flows_encrypted_total")?;
+    ensure!(encrypted == 1, "{encrypted} encrypted flows, not 1");
+    Ok(())
 }
 
 /// The installed OpenSSL library.

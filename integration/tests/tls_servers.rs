@@ -18,7 +18,15 @@ pub(crate) fn register(trials: &mut Trials) {
     for kind in SERVERS {
         trials.add(kind.name, kind.tools, |scene| standard(kind, scene));
     }
-    for name in ["aiohttp", "node", "go", "nginx"] {
+    for name in [
+        "aiohttp",
+        "node",
+        "go",
+        "nginx",
+        "rustls",
+        "rustls_tokio",
+        "rustls_tokio_without_tickets",
+    ] {
         let tools = kind(name).map(|kind| kind.tools).unwrap_or_default();
         trials.add(&format!("many_connections_{name}"), tools, move |scene| {
             many_connections(name, scene)

@@ -74,6 +74,9 @@ counters! {
     /// TLS connections that could not be stored.
     TlsStorage => "tls_storage_failures",
         "TLS operations skipped because no state for their thread or connection could be allocated: the kernel is short of memory.";
+    /// Ends of TLS connections, and records of plaintext, without a proof of which socket carries which.
+    TlsUntied => "tls_untied",
+        "Records of rustls, and connections of a program that has it, of which no proof was found that they belong together, or which ended in the handshake: they are not seen.";
     /// Children that could not be put in scope.
     ScopeStorage => "scope_storage_failures",
         "Forked tasks that could not be put in scope: the kernel is short of memory, and they are not observed.";

@@ -44,5 +44,17 @@ pub const MAX_TLS_CONNECTIONS: u32 = 16 * 1024;
 /// Goroutines that are inside a TLS function at a time, or were in one last.
 pub const MAX_GOROUTINES: u32 = 8 * 1024;
 
+/// Keys of rustls: two for each connection, and two more while it makes its handshake.
+pub const MAX_TLS_KEYS: u32 = 16 * 1024;
+
+/// Encrypted records whose first bytes are remembered until a socket sends them.
+pub const MAX_TLS_SEALED: u32 = 4 * 1024;
+
+/// First records of connections that wait for their socket.
+pub const MAX_TLS_HELD: u32 = 512;
+
+/// Bytes that are kept of what waits.
+pub const HELD_BYTES: u32 = 4096;
+
 /// I/O vectors read per operation; the bytes of later ones become a gap.
 pub const MAX_IOVECS: u32 = 64;

@@ -20,6 +20,10 @@ pub enum TlsAction {
     Free = 7,
     /// Takes plaintext out of it to where it is not looked for; the result counts it.
     Skip = 8,
+    /// Encrypts a record of rustls.
+    Encrypt = 9,
+    /// Decrypts one, in place.
+    Decrypt = 10,
 }
 
 impl TlsAction {
@@ -34,6 +38,8 @@ impl TlsAction {
             6 => Self::Shutdown,
             7 => Self::Free,
             8 => Self::Skip,
+            9 => Self::Encrypt,
+            10 => Self::Decrypt,
             _ => return None,
         })
     }
@@ -53,6 +59,25 @@ pub enum TlsResult {
     Fourth = 3,
     /// In the `size_t` that the fifth argument points to, likewise.
     Fifth = 4,
+    /// In a record of TLS 1.3 (RFC 8446, section 5.2).
+    Inner = 5,
+    /// In a record of TLS 1.2 with AES-GCM (RFC 5288).
+    Gcm = 6,
+    /// In a record of TLS 1.2 with ChaCha20-Poly1305 (RFC 7905).
+    ChaCha = 7,
+}
+
+impl TlsResult {
+    /// Bytes by which a record's ciphertext is longer than its plaintext: the tag, and the content type or the explicit part
+    /// of the nonce.
+    pub const fn overhead(number: u8) -> Option<u64> {
+        match number {
+            5 => Some(16 + 1),
+            6 => Some(16 + 8),
+            7 => Some(16),
+            _ => None,
+        }
+    }
 }
 
 /// Cookie of a probe: action and result in a byte each.
@@ -96,4 +121,6 @@ pub mod tls_calls {
     pub const THREAD: u32 = 1 << 0;
     /// By goroutine.
     pub const GOROUTINE: u32 = 1 << 1;
+    /// By its bytes: those of a record that rustls encrypts or decrypts.
+    pub const RECORDS: u32 = 1 << 2;
 }

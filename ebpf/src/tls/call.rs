@@ -1,6 +1,6 @@
 //! Which TLS function a thread or goroutine is in.
 
-use super::{calls_of_process, connection, process, registers};
+use super::{connection, process, registers};
 use crate::{
     kernel,
     maps::{self, GO_CALLS, TLS_CALLS, TlsCall, TlsKey},
@@ -103,10 +103,9 @@ fn key(goroutine: u64) -> TlsKey {
     }
 }
 
-/// The calls of whoever makes the running system call, if its process has TLS probes.
+/// The calls of whoever makes the running system call; `calls` are the bits of its process.
 #[inline(always)]
-pub fn of_system_call() -> Option<&'static mut TlsCall> {
-    let calls = calls_of_process();
+pub fn of_system_call(calls: u32) -> Option<&'static mut TlsCall> {
     if calls & tls_calls::GOROUTINE != 0 {
         // SAFETY: the helper returns the saved registers of a task that is in a system call.
         let goroutine = unsafe {

@@ -19,7 +19,8 @@ static NEW: TlsConnection = TlsConnection {
     family: 0,
     local_port: 0,
     remote_port: 0,
-    reserved: [0; 3],
+    has_key: 0,
+    reserved: [0; 2],
     local: [0; 4],
     remote: [0; 4],
 };
@@ -99,6 +100,12 @@ pub fn restart(object: u64) {
 #[inline(always)]
 pub fn forget(object: u64) {
     let _ = TLS_CONNECTIONS.remove(key(process(), object));
+}
+
+/// Forgets a connection of any process.
+#[inline(always)]
+pub fn forget_of(process: u32, object: u64) {
+    let _ = TLS_CONNECTIONS.remove(key(process, object));
 }
 
 /// The highest bit, time, and CPU: a probe takes longer than the time's 1,024 ns, so no two on a CPU are equal.

@@ -81,7 +81,11 @@ fn called(context: &ProbeContext) -> Option<()> {
             plaintext::deliver_end(scope, connection, Kind::SendEnd, 0);
             Some(())
         }
-        TlsAction::Handshake | TlsAction::SendFile | TlsAction::Skip => None,
+        TlsAction::Handshake
+        | TlsAction::SendFile
+        | TlsAction::Skip
+        | TlsAction::Encrypt
+        | TlsAction::Decrypt => None,
     }
 }
 

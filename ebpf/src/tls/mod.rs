@@ -11,9 +11,12 @@
 mod call;
 mod connection;
 mod go;
+mod key;
 mod native;
 mod plaintext;
+mod records;
 mod registers;
+mod sealed;
 mod tie;
 
 pub use tie::{carried, ended, examine, flags_of_end};

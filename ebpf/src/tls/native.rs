@@ -70,6 +70,7 @@ fn entered(context: &ProbeContext) -> Option<()> {
                 writes,
             )?;
         }
+        TlsAction::Encrypt | TlsAction::Decrypt => return None,
     }
     Some(())
 }

@@ -2,13 +2,13 @@
 
 use crate::{
     capture, flow,
-    maps::{self, SETTINGS, TLS_SCRATCH, TlsConnection, TlsScratch},
+    maps::{self, SETTINGS, TLS_HELD, TLS_SCRATCH, TlsConnection, TlsHeld, TlsKey, TlsScratch},
     output,
     syscall::{Data, Way},
 };
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
 use core::ptr;
-use pilotfish_abi::{Counter, Header, Kind, Scope, flag};
+use pilotfish_abi::{Counter, HELD_BYTES, Header, Kind, Scope, flag};
 
 /// Elements of the map of scratch records; set by the loader.
 #[unsafe(no_mangle)]
@@ -24,6 +24,23 @@ pub fn deliver(
     connection: &mut TlsConnection,
     way: Way,
     address: u64,
+    moved: u64,
+) -> Option<()> {
+    let data = if address == 0 {
+        Data::hidden(Counter::NoBuffer)
+    } else {
+        Data::whole(address, moved)
+    };
+    deliver_data(scope, connection, way, data, moved)
+}
+
+/// The same for bytes that are in several places.
+#[inline(always)]
+pub fn deliver_data(
+    scope: Scope,
+    connection: &mut TlsConnection,
+    way: Way,
+    data: Data,
     moved: u64,
 ) -> Option<()> {
     let settings = SETTINGS
@@ -46,21 +63,29 @@ pub fn deliver(
     header.opposite = opposite;
     header.total = moved as u32;
     let wanted = flow::allowance(&mut connection.run, way, settings.capture, moved);
-    let data = if address == 0 {
-        Data::hidden(Counter::NoBuffer)
-    } else {
-        Data::whole(address, moved)
-    };
-    let wanted = capture::at_most_max(u64::from(wanted));
+    let bytes = copy(scratch, scope, data, u64::from(wanted), moved);
+    if bytes >= 8 {
+        let first = maps::first_word(&scratch.record.bytes);
+        flow::note_opening(&mut connection.run, offset, first);
+    }
+    output::deliver(
+        scope.slot,
+        ptr::from_ref(&scratch.record).cast(),
+        Header::SIZE as u64 + bytes,
+    );
+    give_back(scratch);
+    Some(())
+}
+
+/// Copies what is wanted of the data, and writes down how much that was.
+#[inline(always)]
+fn copy(scratch: &mut TlsScratch, scope: Scope, data: Data, wanted: u64, moved: u64) -> u64 {
+    let wanted = capture::at_most_max(wanted);
     let captured = capture::copy(&mut scratch.record, data, wanted);
     if let Some(counter) = captured.trouble {
         maps::count(scope.slot, counter, 1);
     }
     let bytes = capture::at_most_max(captured.bytes);
-    if bytes >= 8 {
-        let first = scratch.record.first_word();
-        flow::note_opening(&mut connection.run, offset, first);
-    }
     if moved > bytes {
         maps::count(scope.slot, Counter::Uncaptured, moved - bytes);
     }
@@ -69,13 +94,80 @@ pub fn deliver(
         header.flags |= flag::NO_BUFFER;
     }
     header.captured = bytes as u32;
-    output::deliver(
-        scope.slot,
-        ptr::from_ref(&scratch.record).cast(),
-        Header::SIZE as u64 + bytes,
-    );
+    bytes
+}
+
+/// Keeps what is sent until its connection is known. What follows before that is only counted.
+#[inline(always)]
+pub fn hold(scope: Scope, key: TlsKey, sequence: u64, data: Data, moved: u64) -> Option<()> {
+    let settings = SETTINGS
+        .get(scope.slot)
+        .filter(|settings| settings.enabled != 0)?;
+    if let Some(held) = TLS_HELD.get_ptr_mut(key) {
+        // SAFETY: the element is valid for the program's run. One thread at a time encrypts with a key.
+        unsafe { (*held).header.total = (*held).header.total.wrapping_add(moved as u32) };
+        maps::count(scope.slot, Counter::Uncaptured, moved);
+        return Some(());
+    }
+    let Some(scratch) = take() else {
+        maps::count(scope.slot, Counter::TlsNoRoom, 1);
+        return None;
+    };
+    let header = &mut scratch.record.header;
+    header.flags = 0;
+    header.offset = sequence;
+    header.total = moved as u32;
+    let most = settings.capture.min(HELD_BYTES);
+    let wanted = if moved < u64::from(most) {
+        moved
+    } else {
+        u64::from(most)
+    };
+    copy(scratch, scope, data, wanted, moved);
+    // SAFETY: what waits is the beginning of a scratch record.
+    let held = unsafe { &*ptr::from_ref(&scratch.record).cast::<TlsHeld>() };
+    let result = TLS_HELD.insert(key, held, 0);
     give_back(scratch);
+    if result.is_err() {
+        maps::count(scope.slot, Counter::TlsStorage, 1);
+    }
     Some(())
+}
+
+/// Delivers what has waited for this connection, in the place where it now comes. Not if it had to make room, or if a record
+/// after its first one was the first to be found on a socket: then nobody knows what came in between.
+#[inline(always)]
+pub fn release(scope: Scope, connection: &mut TlsConnection, key: TlsKey, sequence: u64) -> bool {
+    let Some(held) = TLS_HELD.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: the element is valid for the program's run, and nobody else has this key.
+    let held = unsafe { &mut *held };
+    let in_order = held.header.offset >= sequence;
+    if in_order {
+        let opposite = opposite(connection, Way::Send);
+        let header = &mut held.header;
+        let (flags, total) = (header.flags, header.total);
+        let captured = u64::from(header.captured);
+        let offset = advance(connection, Way::Send, total.into());
+        fill(header, Kind::Send, connection, scope);
+        header.flags |= flags;
+        header.offset = offset;
+        header.opposite = opposite;
+        header.total = total;
+        let bytes = capture::at_most_held(captured);
+        header.captured = bytes as u32;
+        if bytes >= 8 {
+            flow::note_opening(&mut connection.run, offset, maps::first_word(&held.bytes));
+        }
+        output::deliver(
+            scope.slot,
+            ptr::from_ref(held).cast(),
+            Header::SIZE as u64 + bytes,
+        );
+    }
+    let _ = TLS_HELD.remove(key);
+    in_order
 }
 
 /// Delivers the end of a direction, or of the connection.

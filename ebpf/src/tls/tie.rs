@@ -1,13 +1,13 @@
 //! Which socket carries which TLS connection.
 
-use super::{call, connection, plaintext};
+use super::{call, connection, plaintext, sealed};
 use crate::{
     flow,
-    maps::{Flow, Scratch, TlsCall, TlsConnection},
-    syscall::Way,
+    maps::{Flow, Scratch, TlsConnection},
+    syscall::{Data, Way},
 };
 use core::{ffi::c_void, ptr};
-use pilotfish_abi::{Kind, Scope, flag};
+use pilotfish_abi::{Kind, Scope, flag, tls_calls};
 
 /// Bytes of a TLS record's header (RFC 8446, section 5.1).
 const RECORD_HEADER: u64 = 5;
@@ -17,31 +17,34 @@ const RECORD_LENGTH: u16 = (1 << 14) + 2048;
 
 /// What a socket operation is to TLS.
 pub struct Carried {
-    /// The calls of whoever made it.
-    call: Option<&'static mut TlsCall>,
+    /// Bits of [`tls_calls`] of the process.
+    pub calls: u32,
     /// Its bytes are ciphertext whose plaintext is seen.
     pub is_ciphertext: bool,
 }
 
-/// Asks what an operation of this socket is.
+/// Asks what an operation of this socket is that moved `total` bytes.
 #[inline(always)]
-pub fn carried(flow: &Flow) -> Carried {
-    let call = call::of_system_call();
-    let is_ciphertext = flow.tls_id != 0
-        && call
-            .as_ref()
-            .is_some_and(|call| call.object == 0 || call.object == flow.tls_object);
+pub fn carried(flow: &Flow, way: Way, data: Data, total: u64) -> Carried {
+    let calls = super::calls_of_process();
+    let has_records = calls & tls_calls::RECORDS != 0;
+    let is_ciphertext = has_records && sealed::passed(flow, way, data, total)
+        || flow.tls_id != 0
+            && call::of_system_call(calls)
+                .is_some_and(|call| call.object == 0 || call.object == flow.tls_object);
     Carried {
-        call,
+        calls,
         is_ciphertext,
     }
 }
 
 /// Learns from an operation that is not known to be ciphertext, of which `bytes` are captured. True if that is what it turns
 /// out to be, or if it is the same plaintext once more, on its way to TLS in the kernel.
+///
+/// What is known of the process comes out of memory, not out of registers: the verifier would go through the copying of bytes
+/// once for each of its values.
 #[inline(always)]
 pub fn examine(
-    carried: Carried,
     scope: Scope,
     socket: *mut c_void,
     flow: &mut Flow,
@@ -49,7 +52,16 @@ pub fn examine(
     scratch: &Scratch,
     bytes: u64,
 ) -> bool {
-    let Some(call) = carried.call else {
+    // SAFETY: a field of the map's value.
+    let calls = unsafe { ptr::read_volatile(&raw const scratch.calls) };
+    let call = call::of_system_call(calls);
+    let is_called = call
+        .as_ref()
+        .is_some_and(|call| call.object != 0 || call.waiting != 0);
+    if calls & tls_calls::RECORDS != 0 && !is_called {
+        return sealed::examine(scope, flow, way, scratch, bytes);
+    }
+    let Some(call) = call else {
         return false;
     };
     let (inside, waiting, written) = (call.object, call.waiting, call.waiting_bytes);
@@ -128,7 +140,9 @@ fn tie(scope: Scope, object: u64, flow: &mut Flow, scratch: &Scratch, exact: boo
 /// Flags for the end of a socket itself.
 #[inline(always)]
 pub fn flags_of_end(flow: &Flow) -> u8 {
-    if flow.tls_id == 0 {
+    if sealed::is_candidate(flow) {
+        sealed::flags_of_end(flow)
+    } else if flow.tls_id == 0 {
         0
     } else {
         flag::CARRIES_TLS
@@ -138,6 +152,10 @@ pub fn flags_of_end(flow: &Flow) -> u8 {
 /// Hands the end of a socket, or of its sending, on to the TLS connection that it carries.
 #[inline(always)]
 pub fn ended(flow: &Flow, scope: Scope, kind: Kind, unread: u32) {
+    if sealed::is_candidate(flow) {
+        sealed::ended(flow, scope, kind, unread);
+        return;
+    }
     if flow.tls_id == 0 {
         return;
     }

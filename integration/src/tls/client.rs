@@ -167,6 +167,14 @@ pub const CLIENTS: &[ClientKind] = &[
         input: nothing,
         requests: OF_ROUNDS,
     },
+    ClientKind {
+        name: "rustls",
+        tools: &[],
+        library: "rustls",
+        command: rustls,
+        input: targets,
+        requests: 3 * ROUNDS as u64,
+    },
 ];
 
 fn nothing(_: &Way<'_>) -> String {
@@ -210,6 +218,12 @@ fn curl_gnutls(way: &Way<'_>) -> Result<Command> {
     let program = program::c_linked("client_curl.c", &["libcurl-gnutls.so.4"])?;
     let mut command = Command::new(program);
     command.arg(&way.certificate.chain).arg(way.gate.path());
+    Ok(command)
+}
+
+fn rustls(way: &Way<'_>) -> Result<Command> {
+    let mut command = Command::new(program::rust("rustls_client")?);
+    command.arg(way.gate.path());
     Ok(command)
 }
 

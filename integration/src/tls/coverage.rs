@@ -73,6 +73,7 @@ const LOSSES: &[&str] = &[
     "pilotfish_kernel_tls_operations_unended_total",
     "pilotfish_kernel_tls_operations_without_room_total",
     "pilotfish_kernel_tls_storage_failures_total",
+    "pilotfish_kernel_tls_untied_total",
     "pilotfish_kernel_flow_storage_failures_total",
     "pilotfish_kernel_operations_unreadable_total",
     "pilotfish_kernel_operations_without_buffer_total",

@@ -9,6 +9,7 @@ use crate::program::{self, GoBuild};
 use crate::scene::{Scene, free_port};
 use crate::server::{PROBE, Server};
 use anyhow::{Context, Result, ensure};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -78,6 +79,30 @@ pub const SERVERS: &[ServerKind] = &[
         library: "go",
         command: |_, port, certificate| go(true, true, port, certificate),
     },
+    ServerKind {
+        name: "rustls",
+        tools: &[],
+        library: "rustls",
+        command: |_, port, certificate| rustls(["THREADS", "1.3", "2"], port, certificate),
+    },
+    ServerKind {
+        name: "rustls_tls12",
+        tools: &[],
+        library: "rustls",
+        command: |_, port, certificate| rustls(["THREADS", "1.2", "0"], port, certificate),
+    },
+    ServerKind {
+        name: "rustls_tokio",
+        tools: &[],
+        library: "rustls",
+        command: |_, port, certificate| rustls(["TASKS", "1.3", "2"], port, certificate),
+    },
+    ServerKind {
+        name: "rustls_tokio_without_tickets",
+        tools: &[],
+        library: "rustls",
+        command: |_, port, certificate| rustls(["TASKS", "1.3", "0"], port, certificate),
+    },
 ];
 
 /// The row with this name.
@@ -129,6 +154,27 @@ pub fn scripted(
         .arg(&certificate.key)
         .env("PYTHONDONTWRITEBYTECODE", "1");
     Ok(command)
+}
+
+/// The server of this package: how it serves, TLS version, tickets after a handshake.
+fn rustls(how: [&str; 3], port: u16, certificate: &Certificate) -> Result<Command> {
+    Ok(rustls_in(
+        &program::rust("rustls_server")?,
+        how,
+        port,
+        certificate,
+    ))
+}
+
+/// The same out of another file.
+pub fn rustls_in(program: &Path, how: [&str; 3], port: u16, certificate: &Certificate) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(how)
+        .arg(port.to_string())
+        .arg(&certificate.chain)
+        .arg(&certificate.key);
+    command
 }
 
 fn go(stripped: bool, pie: bool, port: u16, certificate: &Certificate) -> Result<Command> {

@@ -17,7 +17,8 @@ use aya::{
     programs::{BtfTracePoint, ProgramError},
 };
 use pilotfish_abi::{
-    Counter, MAX_GOROUTINES, MAX_SLOTS, MAX_TLS_CONNECTIONS, Member, Settings, SlotCounters,
+    Counter, MAX_GOROUTINES, MAX_SLOTS, MAX_TLS_CONNECTIONS, MAX_TLS_HELD, MAX_TLS_KEYS,
+    MAX_TLS_SEALED, Member, Settings, SlotCounters,
 };
 use std::{
     fmt, fs, io,
@@ -396,6 +397,9 @@ fn load_object(types: &Btf, offsets: &[u8], options: LoadOptions) -> Result<Ebpf
             if options.tls { MAX_TLS_CONNECTIONS } else { 1 },
         )
         .map_max_entries("GO_CALLS", if options.tls { MAX_GOROUTINES } else { 1 })
+        .map_max_entries("TLS_KEYS", if options.tls { MAX_TLS_KEYS } else { 1 })
+        .map_max_entries("TLS_SEALED", if options.tls { MAX_TLS_SEALED } else { 1 })
+        .map_max_entries("TLS_HELD", if options.tls { MAX_TLS_HELD } else { 1 })
         .map_max_entries("RECORDS", ring)
         .load(OBJECT)
         .map_err(InstrumentError::of_load)

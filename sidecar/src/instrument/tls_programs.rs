@@ -24,23 +24,35 @@ pub enum TlsProgram {
     Leave,
     /// Entries and return instructions of Go functions.
     Go,
+    /// Entries of the functions of rustls's record layer.
+    RecordEnter,
+    /// Returns of these.
+    RecordLeave,
 }
 
 impl TlsProgram {
-    const ALL: [Self; 3] = [Self::Enter, Self::Leave, Self::Go];
+    const ALL: [Self; 5] = [
+        Self::Enter,
+        Self::Leave,
+        Self::Go,
+        Self::RecordEnter,
+        Self::RecordLeave,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Enter => "tls_enter",
             Self::Leave => "tls_leave",
             Self::Go => "tls_go",
+            Self::RecordEnter => "tls_record_enter",
+            Self::RecordLeave => "tls_record_leave",
         }
     }
 
     const fn at(self) -> At {
         match self {
-            Self::Enter | Self::Go => At::Instruction,
-            Self::Leave => At::Return,
+            Self::Enter | Self::Go | Self::RecordEnter => At::Instruction,
+            Self::Leave | Self::RecordLeave => At::Return,
         }
     }
 }
@@ -48,7 +60,7 @@ impl TlsProgram {
 /// The loaded programs and the map of processes that have their probes.
 pub struct TlsPrograms {
     /// In the order of [`TlsProgram::ALL`].
-    programs: [OwnedFd; 3],
+    programs: [OwnedFd; 5],
     processes: MapData,
 }
 
@@ -68,8 +80,8 @@ impl TlsPrograms {
                 }
             })
         };
-        let [enter, leave, go] = TlsProgram::ALL.map(load);
-        let programs = [enter?, leave?, go?];
+        let [enter, leave, go, record_enter, record_leave] = TlsProgram::ALL.map(load);
+        let programs = [enter?, leave?, go?, record_enter?, record_leave?];
         let Some(Map::Unsupported(processes)) = ebpf.take_map("TLS_PROCESSES") else {
             return Err(InstrumentError::Missing("TLS_PROCESSES as task storage"));
         };
@@ -90,11 +102,13 @@ impl TlsPrograms {
         probes: &[Probe],
         pid: i32,
     ) -> io::Result<OwnedFd> {
-        let [enter, leave, go] = &self.programs;
+        let [enter, leave, go, record_enter, record_leave] = &self.programs;
         let loaded = match program {
             TlsProgram::Enter => enter,
             TlsProgram::Leave => leave,
             TlsProgram::Go => go,
+            TlsProgram::RecordEnter => record_enter,
+            TlsProgram::RecordLeave => record_leave,
         };
         multi_uprobe::link(loaded.as_fd(), file, program.at(), probes, pid)
     }

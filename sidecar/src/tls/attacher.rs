@@ -349,6 +349,7 @@ impl Attacher {
         let calls = process.calls
             | match plan.library {
                 Some(Library::Go) => tls_calls::GOROUTINE,
+                Some(Library::Rustls) => tls_calls::RECORDS,
                 _ => tls_calls::THREAD,
             };
         self.programs.mark(pidfd.as_fd(), calls)?;

@@ -15,6 +15,8 @@ pub(super) enum Library {
     GnuTls,
     /// Go's `crypto/tls`.
     Go,
+    /// rustls.
+    Rustls,
 }
 
 impl Library {
@@ -24,15 +26,17 @@ impl Library {
             Self::OpenSsl => "openssl",
             Self::GnuTls => "gnutls",
             Self::Go => "go",
+            Self::Rustls => "rustls",
         }
     }
 
-    /// Its functions.
+    /// Its functions by name; those of rustls are found by [`rustls`](super::rustls).
     pub(super) const fn functions(self) -> &'static [Function] {
         match self {
             Self::OpenSsl => OPENSSL,
             Self::GnuTls => GNUTLS,
             Self::Go => GO,
+            Self::Rustls => &[],
         }
     }
 }

@@ -1,6 +1,9 @@
 //! An executable or library as the attacher needs it: where its TLS functions are, or why they cannot be probed.
 
-use super::functions::{Function, Library};
+use super::{
+    functions::{Function, Library},
+    rustls,
+};
 use crate::instrument::{Probe, TlsProgram};
 use pilotfish_symbols::{Binary, Function as Found, Source, SymbolError};
 
@@ -82,7 +85,16 @@ fn executable<S: Source>(binary: &Binary<S>) -> Result<Image, SymbolError> {
             return Ok(Image::Covered(plan));
         }
     }
-    let found = binary.contains(STATIC_COPIES.map(|(marker, _)| marker).as_slice())?;
+    let markers: Vec<&[u8]> = STATIC_COPIES
+        .iter()
+        .map(|(marker, _)| *marker)
+        .chain(rustls::MARKERS)
+        .collect();
+    let mut found = binary.contains(&markers)?;
+    let of_rustls = found.split_off(STATIC_COPIES.len());
+    if let Some(image) = rustls::examine(binary, &of_rustls)? {
+        return Ok(image);
+    }
     let copy = STATIC_COPIES.iter().zip(found).find(|(_, found)| *found);
     Ok(copy.map_or(Image::Unrelated, |((_, reason), _)| {
         Image::NotCovered(reason)
@@ -90,7 +102,7 @@ fn executable<S: Source>(binary: &Binary<S>) -> Result<Image, SymbolError> {
 }
 
 /// What a stripped executable with a TLS library inside still contains: version texts, names of source files.
-const STATIC_COPIES: [(&[u8], &str); 4] = [
+const STATIC_COPIES: [(&[u8], &str); 3] = [
     (
         b"OpenSSL 3.",
         "OpenSSL is linked into the executable, whose symbols were stripped",
@@ -103,7 +115,6 @@ const STATIC_COPIES: [(&[u8], &str); 4] = [
         b"BoringSSL",
         "BoringSSL is linked into the executable, whose symbols were stripped",
     ),
-    (b"/rustls-", "rustls is not covered"),
 ];
 
 fn native<S: Source>(binary: &Binary<S>, library: Library) -> Result<Option<Plan>, SymbolError> {

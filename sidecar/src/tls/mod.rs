@@ -12,6 +12,7 @@ mod files;
 mod functions;
 mod image;
 mod needed;
+mod rustls;
 mod status;
 
 pub use status::{NotCovered, ProcessStatus, Status, TlsStats};

@@ -3,6 +3,7 @@
 use core::{ffi::c_void, ptr};
 
 mod at {
+    pub const R8: usize = 8 * 8;
     /// Register 28 holds the goroutine.
     pub const R28: usize = 28 * 8;
     pub const SP: usize = 31 * 8;
@@ -34,6 +35,18 @@ impl Registers {
     #[inline(always)]
     pub fn returned(self) -> u64 {
         self.load(0)
+    }
+
+    /// Where a Rust function that returns a large value leaves it, at its entry: the indirect result register.
+    #[inline(always)]
+    pub fn rust_result(self) -> u64 {
+        self.load(at::R8)
+    }
+
+    /// Argument 0 to 2 of such a function.
+    #[inline(always)]
+    pub fn rust_argument(self, index: usize) -> u64 {
+        self.load(index * 8)
     }
 
     /// The stack pointer at a function's entry.

@@ -51,6 +51,22 @@ impl Registers {
         self.load(at::AX)
     }
 
+    /// Where a Rust function that returns a large value leaves it, at its entry.
+    #[inline(always)]
+    pub fn rust_result(self) -> u64 {
+        self.load(at::DI)
+    }
+
+    /// Argument 0 to 2 of such a function.
+    #[inline(always)]
+    pub fn rust_argument(self, index: usize) -> u64 {
+        self.load(match index {
+            0 => at::SI,
+            1 => at::DX,
+            _ => at::CX,
+        })
+    }
+
     /// The stack pointer at a function's entry.
     #[inline(always)]
     pub fn stack(self) -> u64 {
