@@ -115,6 +115,17 @@ pub fn c_linked(source: &str, libraries: &[&str]) -> Result<PathBuf> {
     })
 }
 
+/// The same, stripped, with the archive of each library in it.
+pub fn c_with_copies(source: &str, libraries: &[&str]) -> Result<PathBuf> {
+    let product = format!("{source}.{}.stripped.bin", libraries.join("."));
+    build(source, &product, |source, product| {
+        let mut command = c_command(&["-s"], source, product)?;
+        command.args(libraries.iter().map(|name| format!("-l:{name}")));
+        command.arg("-ldl");
+        Ok(command)
+    })
+}
+
 fn c_with(source: &str, options: &[&str]) -> Result<PathBuf> {
     build(source, &format!("{source}.bin"), |source, product| {
         c_command(options, source, product)

@@ -8,14 +8,16 @@ use integration::scene::free_port;
 use integration::server::Server;
 use integration::tls::client::Gate;
 use integration::tls::coverage::{
-    must_be_lossless, of_process, wait_for_reason, wait_until_probed,
+    family, must_be_lossless, of_process, wait_for_reason, wait_until_probed,
 };
 use integration::tls::load::{Connection, Exchanges};
 use integration::tls::server::{kind, rustls_in, scripted, start};
 use integration::tls::{self, Certificate, load};
 use integration::{Finished, Kind, Process, Scene, Tally, Trials, load as plain, place, program};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -40,6 +42,9 @@ pub(crate) fn register(trials: &mut Trials) {
         &["python3", "gcc", "unshare"],
         hostile_files,
     );
+    trials.add("names_that_are_no_text", &["python3", "gcc"], odd_names);
+    trials.add("libraries_without_end", &["python3", "gcc"], many_libraries);
+    trials.add("stripped_copy", &["gcc", "nginx"], stripped_copy);
     trials.add(
         "library_replaced_while_probed",
         &["python3", "gcc"],
@@ -152,6 +157,122 @@ fn hostile_files(scene: &Scene) -> Result<()> {
     let told = finished.metrics.sum("pilotfish_tls_not_covered_total")?;
     ensure!(told == cases.len() as u64, "{told} files not covered");
     must_be_lossless(&finished.metrics)
+}
+
+/// A server that has mapped copies of an empty library, under these names.
+fn mapping_server(
+    scene: &Scene,
+    certificate: &Certificate,
+    folder: &[u8],
+    count: usize,
+) -> Result<Server> {
+    let empty = program::c_library("no_functions.c")?;
+    let folder = scene.folder().join(OsStr::from_bytes(folder));
+    fs::create_dir(&folder)?;
+    for number in 0..count {
+        fs::copy(&empty, folder.join(format!("libssl-{number}.so.3")))?;
+    }
+    let port = free_port()?;
+    let mut command = scripted("python3", "many_maps.py", port, certificate)?;
+    command.arg(&folder);
+    start("server", command, scene, port)
+}
+
+/// Names are bytes: one that is no UTF-8 is told, and hides nothing else.
+fn odd_names(scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let server = mapping_server(scene, &certificate, b"\xff\xfe", 1)?;
+    let agent = tls::watch(scene, &[server.pid()])?;
+    wait_until_probed(&agent, &[server.pid()], "openssl")?;
+    let reason = wait_for_reason(&agent, server.pid(), "\u{fffd}\u{fffd}/libssl-0.so.3")?;
+    ensure!(reason.contains("cannot be opened"), "{reason:?}");
+    let exchanges = load::run(server.port, &plain::numbered(4, 20))?;
+    let finished = agent.finish()?;
+    exchanges.must_be_all(&finished, server.port)?;
+    must_be_lossless(&finished.metrics)
+}
+
+/// Libraries beyond the bound are counted, once each, and nothing more is kept of them.
+fn many_libraries(scene: &Scene) -> Result<()> {
+    const MANY: u64 = 150;
+    // The 64th is the executable, which has no TLS.
+    const KEPT: u64 = 63;
+    let certificate = Certificate::new(scene)?;
+    let server = mapping_server(scene, &certificate, b"libraries", MANY as usize)?;
+    let agent = tls::watch(scene, &[server.pid()])?;
+    let mut last = None;
+    let mut looks = 0;
+    // Looks that find nothing new change nothing.
+    wait_for("several looks", LIMIT, || {
+        last = of_process(&agent, server.pid())?;
+        looks = agent.metrics()?.sum("pilotfish_tls_looks_total")?;
+        Ok((looks >= 6).then_some(()))
+    })?;
+    let status = last.context("the process is not in /status")?;
+    let told = status["not_covered"].as_array().map_or(0, Vec::len) as u64;
+    ensure!(told == KEPT, "{told} libraries told: {status:#}");
+    // The server's own library is behind the others, by its path.
+    let others = status["others"].as_u64();
+    ensure!(
+        others == Some(MANY + 1 - KEPT),
+        "{others:?} others of {MANY}"
+    );
+    let finished = agent.finish()?;
+    let counted = finished
+        .metrics
+        .sum("pilotfish_tls_files_beyond_bound_total")?;
+    ensure!(
+        Some(counted) == others,
+        "{counted} counted after {looks} looks"
+    );
+    let counted = finished.metrics.sum("pilotfish_tls_not_covered_total")?;
+    ensure!(counted == KEPT, "{counted} counted after {looks} looks");
+    Ok(())
+}
+
+/// OpenSSL in the executable without its symbols is told; a server that only names its version is not taken for that.
+fn stripped_copy(scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let port = free_port()?;
+    let program = program::c_with_copies("server_openssl.c", &["libssl.a", "libcrypto.a"])?;
+    let mut command = Command::new(program);
+    command
+        .arg(port.to_string())
+        .arg(&certificate.chain)
+        .arg(&certificate.key);
+    let copy = start("server_openssl", command, scene, port)?;
+    let kind = kind("nginx")?;
+    let nginx = kind.start(scene, &certificate)?;
+    let agent = tls::watch(scene, &[copy.pid(), nginx.pid()])?;
+    let reason = wait_for_reason(&agent, copy.pid(), "server_openssl")?;
+    ensure!(
+        reason.contains("OpenSSL is linked into the executable"),
+        "the reason is {reason:?}"
+    );
+    let family = family(nginx.pid())?;
+    wait_until_probed(&agent, &family, kind.library)?;
+    for pid in family {
+        let status = of_process(&agent, pid)?.context("a process of nginx")?;
+        let others = status["not_covered"].as_array().context("a list")?;
+        ensure!(others.is_empty(), "nginx is taken for a copy: {status:#}");
+    }
+    let exchanges = load::run(nginx.port, &plain::numbered(2, 20))?;
+    let mut unseen = Connection::open(copy.port)?;
+    for number in 0..5 {
+        unseen.get(&format!("/items/{number}"))?;
+    }
+    drop(unseen);
+    let finished = agent.finish()?;
+    exchanges.must_be_all(&finished, nginx.port)?;
+    ensure!(
+        finished.spans.len() as u64 == exchanges.total(),
+        "spans of what is not covered"
+    );
+    let told = finished.metrics.sum("pilotfish_tls_not_covered_total")?;
+    ensure!(told == 1, "{told} files not covered");
+    let encrypted = finished.metrics.sum("pilotfish_flows_encrypted_total")?;
+    ensure!(encrypted == 1, "{encrypted} of 1 flow told as encrypted");
+    Ok(())
 }
 
 /// A package update: the process that has the former library is seen on if it was before; an agent that comes afterwards

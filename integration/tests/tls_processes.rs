@@ -7,7 +7,9 @@ use integration::process::{children, wait_for};
 use integration::scene::free_port;
 use integration::server::Server;
 use integration::tls::client::Gate;
-use integration::tls::coverage::{family, losses, must_be_lossless, wait_until_probed};
+use integration::tls::coverage::{
+    family, losses, must_be_lossless, wait_for_reason, wait_until_probed,
+};
 use integration::tls::load::Exchanges;
 use integration::tls::memory::{differing_bytes, wait_until_untouched};
 use integration::tls::server::{ServerKind, kind, scripted, start, wait_until_answers};
@@ -18,6 +20,7 @@ use integration::{
 };
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 /// Bound for whatever a process does when it is told to.
@@ -39,7 +42,14 @@ pub(crate) fn register(trials: &mut Trials) {
     trials.add("forked_before_the_attach", &["python3"], forked_before);
     trials.add("forked_after_the_attach", &["python3"], forked_after);
     trials.add("executes_again_and_again", &["python3"], executes);
+    trials.add(
+        "executed_by_another_thread",
+        &["python3"],
+        executed_by_another_thread,
+    );
     trials.add("bystander", &["python3"], bystander);
+    trials.add("switched_off_and_on", &["python3"], switched_off_and_on);
+    trials.add("left_out_by_name", &["python3", "nginx"], left_out_by_name);
     trials.add("agent_is_killed", &["python3"], agent_is_killed);
     trials.add("agent_ends_nginx", &["nginx"], |scene| {
         agent_ends("nginx", LIBRARY, scene)
@@ -57,16 +67,16 @@ pub(crate) fn register(trials: &mut Trials) {
     trials.add_with("three_capabilities_are_enough", &needs, least_privilege);
 }
 
-/// Exchanges that have no span but are counted as flows that were encrypted or late.
-fn told(finished: &Finished) -> Result<u64> {
-    ["encrypted", "late"]
-        .map(|word| {
-            finished
-                .metrics
-                .sum(&format!("pilotfish_flows_{word}_total"))
-        })
-        .into_iter()
-        .sum()
+/// Fails unless a connection of which an exchange is missed is counted as encrypted; no more than the one that began before
+/// its library was probed.
+fn must_be_told(finished: &Finished, missed: u64) -> Result<()> {
+    let told = finished.metrics.sum("pilotfish_flows_encrypted_total")?;
+    ensure!(
+        (missed..=1).contains(&told),
+        "{missed} missed, {told} told; {:?}",
+        losses(&finished.metrics)?
+    );
+    Ok(())
 }
 
 /// The first request goes out in the moment in which the library is loaded; it may be missed, and then it is counted.
@@ -106,12 +116,7 @@ fn late_client(scene: &Scene) -> Result<()> {
         .without(&first)
         .must_equal(&seen.without(&first), "the access log", "spans")?;
     let missed = logged.total() - seen.total();
-    ensure!(
-        missed <= told(&finished)?,
-        "{missed} missed, not told; {:?}",
-        losses(&finished.metrics)?
-    );
-    Ok(())
+    must_be_told(&finished, missed)
 }
 
 /// Waits until a process has printed "done" so often.
@@ -149,12 +154,7 @@ fn late_server(scene: &Scene) -> Result<()> {
     ensure!(seen <= 1, "one first request, {seen} spans");
     exchanges.must_be_all(&finished, port)?;
     let missed = 1 - seen as u64;
-    ensure!(
-        missed <= told(&finished)?,
-        "the first is missed and not told; {:?}",
-        losses(&finished.metrics)?
-    );
-    Ok(())
+    must_be_told(&finished, missed)
 }
 
 /// A server whose children each serve one connection at a time.
@@ -242,6 +242,110 @@ fn executes(scene: &Scene) -> Result<()> {
     exchanges.must_be_all(&finished, port)?;
     let failures = finished.metrics.sum("pilotfish_tls_failures_total")?;
     ensure!(failures == 0, "{failures} failures:\n{}", finished.log);
+    Ok(())
+}
+
+/// Links stand for the task that was the process's leader, which is gone when another thread executes a program.
+fn executed_by_another_thread(scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let port = free_port()?;
+    let command = scripted("python3", "execs_by_thread.py", port, &certificate)?;
+    let server = start("server", command, scene, port)?;
+    let agent = tls::watch(scene, &[server.pid()])?;
+    wait_until_probed(&agent, &[server.pid()], "openssl")?;
+    let mut exchanges = load::run(port, &plain::numbered(4, 30))?;
+    server.process.signal(Signal::SIGHUP)?;
+    wait_for("that the server executes itself", LIMIT, || {
+        Ok(server
+            .process
+            .log()
+            .contains("executed again")
+            .then_some(()))
+    })?;
+    wait_until_answers(port, || true)?;
+    wait_until_probed(&agent, &[server.pid()], "openssl")?;
+    let after = load::run(port, &plain::numbered(4, 30))?;
+    exchanges.merge(after);
+    let mut finished = agent.finish()?;
+    let first = server::PROBE.split('?').next().unwrap_or_default();
+    finished.spans.retain(|span| span.path() != first);
+    exchanges.must_be_all(&finished, port)?;
+    let failures = finished.metrics.sum("pilotfish_tls_failures_total")?;
+    ensure!(failures == 0, "{failures} failures:\n{}", finished.log);
+    Ok(())
+}
+
+/// The pod's annotation takes every probe away while the server runs, and brings them back.
+fn switched_off_and_on(scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let kind = kind("python_http_server")?;
+    let server = kind.start(scene, &certificate)?;
+    let (pid, file) = (server.pid(), scene.folder().join("annotations"));
+    let say = |value: &str| fs::write(&file, format!("pilotfish.dev/tls=\"{value}\"\n"));
+    say("off")?;
+    let agent = tls::setup(scene, &[pid])?
+        .arg("--annotations-file")
+        .arg(&file)
+        .start()?;
+    let mut seen = Exchanges::default();
+    let mut unseen = 0;
+    for _ in 0..2 {
+        let reason = wait_for_reason(&agent, pid, "python")?;
+        ensure!(reason.contains("annotations"), "the reason is {reason:?}");
+        wait_until_untouched(pid, LIBRARY)?;
+        unseen += load::run(server.port, &plain::numbered(2, 10))?.total();
+        say("on")?;
+        wait_until_probed(&agent, &[pid], kind.library)?;
+        ensure!(
+            differing_bytes(pid, LIBRARY)? > 0,
+            "no breakpoint though it is switched on"
+        );
+        seen.merge(load::run(server.port, &plain::numbered(2, 10))?);
+        say("off")?;
+    }
+    wait_for_reason(&agent, pid, "python")?;
+    let finished = agent.finish()?;
+    seen.must_be_all(&finished, server.port)?;
+    ensure!(
+        finished.spans.len() as u64 == seen.total(),
+        "{} spans of {} requests, {unseen} of them while it was off",
+        finished.spans.len(),
+        seen.total() + unseen
+    );
+    let encrypted = finished.metrics.sum("pilotfish_flows_encrypted_total")?;
+    ensure!(
+        encrypted == 4,
+        "{encrypted} of 4 connections told as encrypted"
+    );
+    Ok(())
+}
+
+/// An executable that the operator leaves out has no probe; another one beside it has.
+fn left_out_by_name(scene: &Scene) -> Result<()> {
+    let certificate = Certificate::new(scene)?;
+    let left_out = kind("python_http_server")?.start(scene, &certificate)?;
+    let kind = kind("nginx")?;
+    let observed = kind.start(scene, &certificate)?;
+    let executable = fs::read_link(format!("/proc/{}/exe", left_out.pid()))?;
+    let name = executable.file_name().context("a file has a name")?;
+    let family = family(observed.pid())?;
+    let agent = tls::setup(scene, &[left_out.pid(), observed.pid()])?
+        .arg("--tls-exclude")
+        .arg(name)
+        .start()?;
+    wait_until_probed(&agent, &family, kind.library)?;
+    let reason = wait_for_reason(&agent, left_out.pid(), &name.to_string_lossy())?;
+    ensure!(reason.contains("--tls-exclude"), "the reason is {reason:?}");
+    load::run(left_out.port, &plain::numbered(2, 10))?;
+    let exchanges = load::run(observed.port, &plain::numbered(2, 10))?;
+    let touched = differing_bytes(left_out.pid(), LIBRARY)?;
+    ensure!(touched == 0, "{touched} bytes were changed");
+    let finished = agent.finish()?;
+    exchanges.must_be_all(&finished, observed.port)?;
+    ensure!(
+        finished.spans.len() as u64 == exchanges.total(),
+        "spans of what was left out"
+    );
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::{
     plan,
     source::{self, Channels, Consumer, Control, ControlSender, Mailbox, SourceStats},
     stream::{self, ContainerFrame},
-    tls::{self, Launching, Tls},
+    tls::{self, Tls},
     view::AgentFacts,
 };
 use anyhow::{Context, Result};
@@ -272,7 +272,7 @@ impl<R: Registry> Kernel<R> {
         let mut probes = Probes::load(plan::load_options(plan)?).map_err(with_remedy)?;
         let ring = probes.take_ring()?;
         let scope = probes.take_scope()?;
-        let tls = start_tls(&mut probes, plan.launching.as_ref())?;
+        let tls = start_tls(&mut probes, plan)?;
         let sender = tls.as_ref().map(|tls| tls.sender.clone());
         task.tls.clone_from(&sender);
         let (lifecycle, events) = channel::channel(LIFECYCLE_QUEUE);
@@ -322,7 +322,6 @@ impl<R: Registry> Kernel<R> {
     }
 }
 
-/// Starts the search for TLS libraries, where the kernel can do what it takes.
 /// Says what this process lacks, where that may be the reason.
 fn with_remedy(error: InstrumentError) -> anyhow::Error {
     if error.is_refusal() {
@@ -332,11 +331,12 @@ fn with_remedy(error: InstrumentError) -> anyhow::Error {
     }
 }
 
-fn start_tls(probes: &mut Probes, launching: Option<&Launching>) -> Result<Option<Tls>> {
+/// Starts the search for TLS libraries, where the kernel can do what it takes.
+fn start_tls(probes: &mut Probes, plan: &Plan) -> Result<Option<Tls>> {
     match probes.take_tls() {
         None => Ok(None),
         Some(Ok(programs)) => {
-            let tls = tls::start(programs, launching)
+            let tls = tls::start(programs, plan.launching.as_ref(), &plan.kernel.tls_exclude)
                 .context("cannot start the thread that looks for TLS")?;
             Ok(Some(tls))
         }

@@ -257,6 +257,16 @@ pub struct KernelArgs {
         default_value = "on"
     )]
     pub tls: Switch,
+    /// Executables whose TLS is not looked into (comma list of file names without directories): programs that leave a
+    /// call of their TLS library by switching stacks or by an exception, which probes at returns can end.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        env = "PILOTFISH_TLS_EXCLUDE",
+        value_delimiter = ',',
+        value_parser = parse_executable
+    )]
+    pub tls_exclude: Vec<String>,
 }
 
 /// What annotations of pods and containers may ask for. They can only ask for less than the operator has, except
@@ -398,6 +408,13 @@ fn parse_protocol(name: &str) -> Result<String, String> {
     only.check()
         .map(|()| name.to_owned())
         .map_err(|error| error.to_string())
+}
+
+fn parse_executable(name: &str) -> Result<String, String> {
+    if name.contains('/') {
+        return Err("expected a file name without directories, such as `server`".to_owned());
+    }
+    Ok(name.to_owned())
 }
 
 #[cfg(test)]

@@ -53,7 +53,8 @@ impl Sink for Outlets {
 
     fn encrypted(&mut self, flow: Encrypted) {
         if let (Some(tls), Ok(pid)) = (&self.tls, i32::try_from(flow.tgid)) {
-            tls.send(tls::Event::Encrypted(pid));
+            let slot = flow.slot.0;
+            tls.send(tls::Event::Encrypted { pid, slot });
         }
     }
 }

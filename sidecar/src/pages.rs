@@ -332,6 +332,7 @@ fn settings(decision: &Decision) -> Value {
         "ports": slot.ports,
         "routes": slot.routes,
         "ignore_paths": slot.ignore_paths,
+        "tls": decision.tls,
     })
 }
 
@@ -361,6 +362,7 @@ fn tls_status(tls: &TlsPages) -> Value {
                 "probed": process.probed.iter().map(|(path, library)| json!({ "path": path, "library": library })).collect::<Vec<_>>(),
                 "single_stepped_probes": process.stepped,
                 "not_covered": process.not_covered.iter().map(|file| json!({ "path": file.path, "reason": file.reason })).collect::<Vec<_>>(),
+                "others": process.others,
             })
         })
         .collect();

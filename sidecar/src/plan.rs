@@ -192,6 +192,7 @@ pub(crate) fn policy(plan: &Plan, pipeline: &Config) -> Policy {
         max_capture: plan.annotations.max_capture_bytes,
         max_sample_ratio: plan.annotations.max_sample_ratio,
         annotations: plan.annotations.annotations == Switch::On,
+        tls: plan.kernel.tls == Switch::On,
     }
 }
 

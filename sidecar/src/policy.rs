@@ -25,6 +25,8 @@ pub struct Policy {
     pub max_sample_ratio: Option<f64>,
     /// Whether annotations are obeyed at all.
     pub annotations: bool,
+    /// Whether plaintext of TLS is seen.
+    pub tls: bool,
 }
 
 /// A container about which is to be decided.
@@ -47,6 +49,8 @@ pub struct Decision {
     pub settings: Settings,
     /// What the pipeline is told.
     pub slot: SlotConfig,
+    /// Whether its processes may be probed for plaintext of TLS.
+    pub tls: bool,
     /// `service.*` as they follow from identity and annotations, and the attributes that the annotations add.
     pub asked: BTreeMap<String, String>,
     /// What could not be obeyed, for people.
@@ -60,6 +64,10 @@ impl Policy {
         let mut warnings = std::mem::take(&mut wishes.warnings);
         let mut refused = Vec::new();
         let slot = self.slot_for(&wishes, &mut refused);
+        if wishes.tls == Some(true) && !self.tls {
+            refused
+                .push("tls: \"on\" is not possible, the operator has switched it off".to_owned());
+        }
         warnings.extend(bounded(refused));
         let instrument = wishes.instrument != Some(false);
         let capture = self.capture_for(wishes.capture_bytes);
@@ -74,6 +82,7 @@ impl Policy {
                 Settings::default()
             },
             slot,
+            tls: instrument && self.tls && wishes.tls != Some(false),
             asked: asked(asking, wishes),
             warnings,
         }

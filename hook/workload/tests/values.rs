@@ -243,6 +243,16 @@ fn our_service_name_overrules_the_resource_attribute() {
 }
 
 #[test]
+fn tls_is_on_or_off() {
+    for (value, expected) in [("on", true), ("off", false), (" off\n", false)] {
+        assert_eq!(used("tls", value).tls, Some(expected), "{value:?}");
+    }
+    for value in ["true", "OFF", "on,off", "1"] {
+        refused("tls", value);
+    }
+}
+
+#[test]
 fn every_example_of_the_table_is_understood_and_does_something() {
     for key in KEYS {
         let full = key.full().replace("ATTRIBUTE", "service.version");
@@ -268,6 +278,7 @@ fn the_forms_tell_the_bounds() {
                 *CAPTURE_BYTES.end() as usize,
             ],
         ),
+        ("tls", vec![]),
         ("service-name", vec![MAX_SERVICE_NAME]),
         ("ATTRIBUTE", vec![MAX_ATTRIBUTE_VALUE, MAX_ATTRIBUTES]),
     ];

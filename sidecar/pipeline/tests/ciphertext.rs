@@ -59,6 +59,38 @@ fn ciphertext_is_recognised_in_pieces_of_any_size_and_told_once() {
     }
 }
 
+/// A client that asks a proxy for a tunnel, and one that gets an upgrade to something else.
+#[test]
+fn tls_in_a_tunnel_is_told_as_any_other() {
+    let connect = &b"CONNECT db:443 HTTP/1.1\r\nHost: db:443\r\n\r\n"[..];
+    let upgrade =
+        &b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"[..];
+    let switched =
+        &b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"[..];
+    let established = &b"HTTP/1.1 200 Connection established\r\n\r\n"[..];
+    for (request, response, first, told) in [
+        (connect, established, bytes(CLIENT_HELLO), 1),
+        (connect, established, b"EHLO db".to_vec(), 0),
+        (upgrade, switched, vec![0x81, 5], 0),
+    ] {
+        let mut bench = http();
+        let mut flow = Wire::new(1, 7, "10.0.0.9:5000", "10.0.0.1:3128");
+        bench.feed(flow.send(1, request));
+        bench.feed(flow.receive(2, response));
+        bench.feed(flow.send(3, &first));
+        // What comes later begins with a handshake record too, but does not begin the connection.
+        bench.feed(flow.receive(4, &bytes(CLIENT_HELLO)));
+        bench.feed(flow.send(5, &bytes(CLIENT_HELLO)));
+        assert_eq!(bench.results.encrypted.len(), told, "{first:?}");
+        let stats = bench.pipeline.stats();
+        assert_eq!(
+            (stats.flows_opaque, stats.flows_encrypted),
+            (1, told as u64)
+        );
+        assert_eq!(bench.results.spans.len(), 1, "the request itself");
+    }
+}
+
 /// A server whose plaintext is seen: the client's hello comes before its socket is known, nothing of it does afterwards.
 #[test]
 fn a_connection_whose_plaintext_is_seen_is_neither_told_nor_a_loss() {

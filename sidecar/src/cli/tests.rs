@@ -48,6 +48,17 @@ fn wrong_samplers_and_protocols_are_errors_of_usage() {
 }
 
 #[test]
+fn executables_are_left_out_by_their_file_names() {
+    let names = |line: &[&str]| sidecar(line).map(|args| args.agent.kernel.tls_exclude);
+    assert_eq!(names(&[]).unwrap(), [""; 0]);
+    let given = names(&["--tls-exclude", "fibres,server"]).unwrap();
+    assert_eq!(given, ["fibres", "server"]);
+    let error = names(&["--tls-exclude", "/usr/bin/server"]).unwrap_err();
+    assert!(error.to_string().contains("without directories"), "{error}");
+    assert_eq!(error.exit_code(), 2);
+}
+
+#[test]
 fn every_sampler_offered_is_one() {
     for name in SAMPLERS {
         let args = sidecar(&["--sampler", name]).unwrap();

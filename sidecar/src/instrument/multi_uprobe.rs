@@ -12,6 +12,7 @@ use std::{
 };
 
 const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
 const BPF_TRACE_UPROBE_MULTI: u32 = 48;
@@ -51,6 +52,32 @@ struct LinkAttributes {
     flags: u32,
     pid: u32,
     padding: u32,
+}
+
+/// The part of `union bpf_attr` that asks for what the kernel knows of an object.
+#[repr(C)]
+struct InfoAttributes {
+    object: u32,
+    length: u32,
+    info: u64,
+}
+
+/// `struct bpf_link_info` with its part for `uprobe_multi` (Linux 6.8; before, that part stays as it was).
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    path: u64,
+    offsets: u64,
+    reference_counters: u64,
+    cookies: u64,
+    path_size: u32,
+    count: u32,
+    flags: u32,
+    pid: u32,
 }
 
 /// When a program runs.
@@ -156,9 +183,31 @@ pub(super) fn link(
     bpf(BPF_LINK_CREATE, &attributes)
 }
 
+/// The process whose calls a link sees; `None` if there is none any more, or the kernel does not tell (before 6.8).
+///
+/// A link stands for the task that was its process's leader. When another thread executes a program, that task is gone
+/// and the thread takes over its id, so that the link never sees anything again.
+pub(super) fn process_of(link: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    let mut info = LinkInfo::default();
+    let attributes = InfoAttributes {
+        object: link.as_raw_fd() as u32,
+        length: size_of::<LinkInfo>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    call(BPF_OBJ_GET_INFO_BY_FD, &attributes)?;
+    Ok(i32::try_from(info.pid).ok().filter(|pid| *pid > 0))
+}
+
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the attributes, and whatever they point to, outlive the call; the kernel reads no more than their size.
-    let descriptor = unsafe {
+    let descriptor = call(command, attributes)?;
+    // SAFETY: the kernel has just made it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn call<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
+    // SAFETY: the attributes, and whatever they point to, outlive the call; the kernel reads no more than their size, and
+    // writes only where they say that there is room.
+    let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command,
@@ -166,10 +215,8 @@ fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
             size_of::<T>(),
         )
     };
-    let descriptor = libc::c_int::try_from(descriptor).unwrap_or(-1);
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
+    match libc::c_int::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
+        _ => Err(io::Error::last_os_error()),
     }
-    // SAFETY: the kernel has just made it, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

@@ -113,6 +113,12 @@ impl TlsPrograms {
         multi_uprobe::link(loaded.as_fd(), file, program.at(), probes, pid)
     }
 
+    /// Whether a link still sees the calls of this process: not if a thread other than its leader has executed a program.
+    /// Before Linux 6.8 no link is known to.
+    pub fn sees(&self, link: BorrowedFd<'_>, pid: i32) -> bool {
+        matches!(multi_uprobe::process_of(link), Ok(Some(of)) if of == pid)
+    }
+
     /// Says how the socket operations of a process find their TLS calls: bits of [`pilotfish_abi::tls_calls`].
     pub fn mark(&self, pidfd: BorrowedFd<'_>, calls: u32) -> io::Result<()> {
         task_storage::update(self.processes.fd().as_fd(), pidfd, &calls)

@@ -269,7 +269,7 @@ fn notify(state: NotifyState<'_>) {
 }
 
 /// Every observed process and container takes a descriptor; the usual soft limit is for programs that use select(2).
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

@@ -290,11 +290,11 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
                 Change::ContainerRemoved { slot } => self.removed(slot)?,
                 Change::ProcessAdded { slot, pid } => {
                     tracing::debug!(slot, pid, "process in scope");
-                    self.tell_tls(tls::Event::Added(pid));
+                    self.tell_tls(tls::Event::Added { pid, slot });
                 }
                 Change::ProcessExecuted { slot, pid } => {
                     tracing::debug!(slot, pid, "process executed");
-                    self.tell_tls(tls::Event::Executed(pid));
+                    self.tell_tls(tls::Event::Executed { pid, slot });
                 }
                 Change::ProcessRemoved { slot, pid } => {
                     tracing::debug!(slot, pid, "process gone");
@@ -311,6 +311,9 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
         let Some(decision) = observed.decide(slot).cloned() else {
             return Ok(());
         };
+        if let Some(tls) = &self.tls {
+            tls.allow(slot, decision.tls);
+        }
         let resource = observed.resource(slot).unwrap_or_default();
         if decision.instrument {
             let (service, container) = (
@@ -355,6 +358,10 @@ impl<R: Registry, K: SlotWriter> Observer<R, K> {
             .close(observed.discovery.writer(), slot)
             .map_err(ObserveError::Settings)?;
         drop(observed);
+        // The next container of this slot is another one.
+        if let Some(tls) = &self.tls {
+            tls.allow(slot, true);
+        }
         self.strike_out(slot);
         Ok(())
     }

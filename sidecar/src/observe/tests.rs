@@ -128,6 +128,7 @@ fn policy() -> Policy {
         max_capture: None,
         max_sample_ratio: None,
         annotations: true,
+        tls: true,
     }
 }
 

@@ -8,6 +8,7 @@ fn policy() -> Policy {
         max_capture: None,
         max_sample_ratio: None,
         annotations: true,
+        tls: true,
     }
 }
 
@@ -69,6 +70,43 @@ fn false_switches_the_container_off() {
         let decision = decide(&policy(), annotations);
         assert_eq!(decision.instrument, on, "{annotations:?}");
         assert_eq!(decision.settings.enabled, u32::from(on), "{annotations:?}");
+    }
+}
+
+#[test]
+fn tls_can_be_switched_off_but_not_on() {
+    let off = Policy {
+        tls: false,
+        ..policy()
+    };
+    for (policy, annotations, seen, warnings) in [
+        (&policy(), &[][..], true, 0),
+        (&policy(), &[("pilotfish.dev/tls", "on")], true, 0),
+        (&policy(), &[("pilotfish.dev/tls", "off")], false, 0),
+        (
+            &policy(),
+            &[
+                ("pilotfish.dev/tls", "off"),
+                ("web.pilotfish.dev/tls", "on"),
+            ],
+            true,
+            0,
+        ),
+        (&policy(), &[("db.pilotfish.dev/tls", "off")], true, 0),
+        (&policy(), &[("pilotfish.dev/tls", "false")], true, 1),
+        (
+            &policy(),
+            &[("pilotfish.dev/instrument", "false")],
+            false,
+            0,
+        ),
+        (&off, &[], false, 0),
+        (&off, &[("pilotfish.dev/tls", "off")], false, 0),
+        (&off, &[("pilotfish.dev/tls", "on")], false, 1),
+    ] {
+        let decision = decide(policy, annotations);
+        assert_eq!(decision.tls, seen, "{annotations:?}");
+        assert_eq!(decision.warnings.len(), warnings, "{annotations:?}");
     }
 }
 

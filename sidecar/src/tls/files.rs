@@ -19,18 +19,29 @@ const MAX_MAPS: u64 = 16 * 1024 * 1024;
 /// Smallest page of the architectures that are covered. Bytes.
 const PAGE: u64 = 4096;
 
-/// Candidates of one process.
-const MAX_CANDIDATES: usize = 64;
+/// Libraries of one process that are looked at.
+const MAX_LIBRARIES: usize = 64;
 
 /// A file that may have TLS functions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    /// As the process sees it.
+    /// As the process sees it; bytes that are no UTF-8 are replaced.
     pub path: String,
     /// Why it is one.
     pub role: Role,
+    /// The process has it mapped; otherwise it is expected to.
+    pub mapped: bool,
     /// Not there any more: only the process still has it.
     pub deleted: bool,
+}
+
+/// Libraries that a process has mapped.
+#[derive(Debug, Default)]
+pub(super) struct Libraries {
+    /// Those that are worth a look, by path.
+    pub found: Vec<Candidate>,
+    /// How many there are beyond what is looked at.
+    pub others: usize,
 }
 
 /// Which file it is, and which state of it.
@@ -61,25 +72,32 @@ impl FileKey {
     }
 }
 
-/// The executable and the libraries of a process that are worth a look, the executable first.
-pub(super) fn candidates(pid: i32) -> io::Result<Vec<Candidate>> {
-    let mut text = String::new();
+/// The executable of a process.
+pub(super) fn executable(pid: i32) -> io::Result<Candidate> {
+    let path = fs::read_link(format!("/proc/{pid}/exe"))?;
+    Ok(Candidate {
+        path: path.to_string_lossy().into_owned(),
+        role: Role::Executable,
+        mapped: true,
+        deleted: false,
+    })
+}
+
+/// The libraries of a process that are worth a look.
+pub(super) fn libraries(pid: i32) -> io::Result<Libraries> {
+    let mut maps = Vec::new();
     File::open(format!("/proc/{pid}/maps"))?
         .take(MAX_MAPS)
-        .read_to_string(&mut text)?;
-    let executable = fs::read_link(format!("/proc/{pid}/exe"))?;
-    let executable = Candidate {
-        path: executable.to_string_lossy().into_owned(),
-        role: Role::Executable,
-        deleted: false,
-    };
-    Ok([executable].into_iter().chain(libraries(&text)).collect())
+        .read_to_end(&mut maps)?;
+    Ok(libraries_in(&maps))
 }
 
 /// Libraries with executable code, by `/proc/PID/maps` (`proc_pid_maps(5)`).
-fn libraries(maps: &str) -> Vec<Candidate> {
+fn libraries_in(maps: &[u8]) -> Libraries {
     let mut found = BTreeMap::new();
-    for line in maps.lines() {
+    for line in maps.split(|byte| *byte == b'\n') {
+        // Paths are any bytes but a line break.
+        let line = String::from_utf8_lossy(line);
         let mut fields = line.splitn(6, ' ');
         let Some(permissions) = fields.nth(1) else {
             continue;
@@ -95,18 +113,25 @@ fn libraries(maps: &str) -> Vec<Candidate> {
             None => (path, false),
         };
         let name = path.rsplit('/').next().unwrap_or(path);
-        if let Some(role) = role_of_library(name)
-            && found.len() < MAX_CANDIDATES
-        {
+        if let Some(role) = role_of_library(name) {
             found.insert(path.to_owned(), (role, deleted));
         }
     }
+    let others = found.len().saturating_sub(MAX_LIBRARIES);
     let candidate = |(path, (role, deleted))| Candidate {
         path,
         role,
+        mapped: true,
         deleted,
     };
-    found.into_iter().map(candidate).collect()
+    Libraries {
+        found: found
+            .into_iter()
+            .take(MAX_LIBRARIES)
+            .map(candidate)
+            .collect(),
+        others,
+    }
 }
 
 /// Opens a process's executable: the file itself, wherever its path leads by now.
@@ -158,7 +183,7 @@ mod tests {
 
     #[test]
     fn libraries_are_found_by_name_once_each() {
-        let maps = "\
+        let maps = b"\
 55d0-55d1 r-xp 00000000 08:01 1 /usr/bin/libssl-tool
 7f00-7f01 r--p 00000000 08:01 2                          /usr/lib/libssl.so.3
 7f01-7f02 r-xp 00001000 08:01 2                          /usr/lib/libssl.so.3
@@ -167,10 +192,11 @@ mod tests {
 7f04-7f05 r-xp 00000000 08:01 4                          /usr/lib/libgnutls.so.30
 7f05-7f06 r-xp 00000000 08:01 5                          /usr/lib/libc.so.6
 7f06-7f07 r-xp 00000000 08:01 6                          /usr/lib/libssl3.so
+7f06-7f07 r-xp 00000000 08:01 7                          /opt/\xff\xfe/libssl.so.1.1
 7f07-7f08 r-xp 00000000 00:00 0                          [vdso]
 7f08-7f09 r-xp 00000000 00:00 0
 nonsense";
-        let found = libraries(maps);
+        let Libraries { found, others } = libraries_in(maps);
         let names: Vec<_> = found
             .iter()
             .map(|candidate| (candidate.path.as_str(), candidate.deleted))
@@ -179,14 +205,24 @@ nonsense";
             names,
             [
                 ("/opt/with space/libssl-3a880ef0.so.3", true),
+                ("/opt/\u{fffd}\u{fffd}/libssl.so.1.1", false),
                 ("/usr/bin/libssl-tool", false),
                 ("/usr/lib/libgnutls.so.30", false),
                 ("/usr/lib/libssl.so.3", false),
                 ("/usr/lib/libssl3.so", false),
             ]
         );
-        assert_eq!(found[2].role, Role::Library(Library::GnuTls));
-        assert!(matches!(found[4].role, Role::Foreign(_)));
+        assert_eq!(others, 0);
+        assert_eq!(found[3].role, Role::Library(Library::GnuTls));
+        assert!(matches!(found[5].role, Role::Foreign(_)));
+    }
+
+    #[test]
+    fn libraries_beyond_the_bound_are_counted() {
+        let line = |number| format!("7f00-7f01 r-xp 0 08:01 {number} /lib/libssl-{number}.so\n");
+        let maps: String = (0..MAX_LIBRARIES + 36).map(line).collect();
+        let Libraries { found, others } = libraries_in(maps.as_bytes());
+        assert_eq!((found.len(), others), (MAX_LIBRARIES, 36));
     }
 
     #[test]

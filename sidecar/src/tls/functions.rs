@@ -7,7 +7,7 @@ use pilotfish_abi::{
 };
 
 /// A kind of library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Library {
     /// OpenSSL, or `BoringSSL`, `LibreSSL` and others with its functions.
     OpenSsl,

@@ -1,6 +1,7 @@
 //! An executable or library as the attacher needs it: where its TLS functions are, or why they cannot be probed.
 
 use super::{
+    copies::Copies,
     functions::{Function, Library},
     rustls,
 };
@@ -19,6 +20,10 @@ pub(super) enum Image {
     Covered(Plan),
     /// It has TLS that cannot be seen.
     NotCovered(&'static str),
+    /// It has TLS, or may have some, and cannot be examined.
+    Unreadable(String),
+    /// An executable in whose processes nothing must be probed.
+    Excluded(&'static str),
 }
 
 /// Where probes go.
@@ -33,7 +38,7 @@ pub(super) struct Plan {
 }
 
 /// What a mapped file is by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     /// The process's executable, whatever its name.
     Executable,
@@ -77,45 +82,56 @@ pub(super) fn examine<S: Source>(source: S, role: Role) -> Result<Image, SymbolE
 }
 
 fn executable<S: Source>(binary: &Binary<S>) -> Result<Image, SymbolError> {
-    if let Some(go) = binary.go()? {
-        return golang(binary, go.minor());
+    let go = match binary.go() {
+        Err(error @ SymbolError::Read(_)) => return Err(error),
+        // What contradicts itself was not built by Go, or is searched for its marks.
+        go => go.ok().flatten(),
+    };
+    if let Some(go) = go {
+        return told(golang(binary, go.minor()), || Copies::find(binary));
     }
+    let copies = Copies::find(binary);
+    if let Ok(copies) = &copies
+        && let Some(reason) = copies.hazard()
+    {
+        return Ok(Image::Excluded(reason));
+    }
+    let is_known = copies.as_ref().is_ok_and(Copies::has_known_rustls);
+    told(linked(binary, is_known), || copies)
+}
+
+/// An executable with a library's functions among its own. Those of rustls are known of one release only.
+fn linked<S: Source>(binary: &Binary<S>, is_known_rustls: bool) -> Result<Image, SymbolError> {
     for library in [Library::OpenSsl, Library::GnuTls] {
         if let Some(plan) = native(binary, library)? {
             return Ok(Image::Covered(plan));
         }
     }
-    let markers: Vec<&[u8]> = STATIC_COPIES
-        .iter()
-        .map(|(marker, _)| *marker)
-        .chain(rustls::MARKERS)
-        .collect();
-    let mut found = binary.contains(&markers)?;
-    let of_rustls = found.split_off(STATIC_COPIES.len());
-    if let Some(image) = rustls::examine(binary, &of_rustls)? {
-        return Ok(image);
-    }
-    let copy = STATIC_COPIES.iter().zip(found).find(|(_, found)| *found);
-    Ok(copy.map_or(Image::Unrelated, |((_, reason), _)| {
-        Image::NotCovered(reason)
-    }))
+    Ok(rustls::examine(binary, is_known_rustls)?.unwrap_or(Image::Unrelated))
 }
 
-/// What a stripped executable with a TLS library inside still contains: version texts, names of source files.
-const STATIC_COPIES: [(&[u8], &str); 3] = [
-    (
-        b"OpenSSL 3.",
-        "OpenSSL is linked into the executable, whose symbols were stripped",
-    ),
-    (
-        b"OpenSSL 1.1.1",
-        "OpenSSL is linked into the executable, whose symbols were stripped",
-    ),
-    (
-        b"BoringSSL",
-        "BoringSSL is linked into the executable, whose symbols were stripped",
-    ),
-];
+/// What was found in an executable; where nothing was, or it could not be examined, what its constants tell.
+fn told(
+    examined: Result<Image, SymbolError>,
+    copies: impl FnOnce() -> Result<Copies, SymbolError>,
+) -> Result<Image, SymbolError> {
+    let failed = match examined {
+        Ok(Image::Unrelated) => None,
+        Err(error) if !matches!(error, SymbolError::Read(_)) => Some(error),
+        found => return found,
+    };
+    Ok(match (copies(), failed) {
+        (Err(error @ SymbolError::Read(_)), _) => return Err(error),
+        (Err(error), _) => Image::Unreadable(format!("it was not searched for TLS: {error}")),
+        (Ok(copies), failed) => match (copies.stripped(), failed) {
+            (None, _) => Image::Unrelated,
+            (Some(reason), None) => Image::NotCovered(reason),
+            (Some(_), Some(error)) => {
+                Image::Unreadable(format!("its TLS functions cannot be probed: {error}"))
+            }
+        },
+    })
+}
 
 fn native<S: Source>(binary: &Binary<S>, library: Library) -> Result<Option<Plan>, SymbolError> {
     let functions = library.functions();
@@ -206,4 +222,108 @@ fn golang<S: Source>(binary: &Binary<S>, minor: Option<u32>) -> Result<Image, Sy
         probes: vec![(TlsProgram::Go, probes)],
         stepped,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs::File, process::Command};
+
+    /// Functions of OpenSSL, and the texts that come with the case.
+    const PROGRAM: &str = "
+        __attribute__((noinline, used)) int SSL_read(int given) { return given + 1; }
+        __attribute__((noinline, used)) int SSL_write(int given) { return given + 2; }
+        extern const char *volatile texts[];
+        int main(int count, char **arguments) { return texts[count - 1] == arguments[0]; }";
+
+    /// What is said of a program with these texts in it.
+    fn examined(texts: &[&str], option: &str) -> Image {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, program) = (
+            directory.path().join("program.c"),
+            directory.path().join("program"),
+        );
+        let texts: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+        let texts = format!("const char *volatile texts[] = {{{}}};", texts.join(","));
+        std::fs::write(&source, format!("{PROGRAM}\n{texts}\n")).unwrap();
+        let status = Command::new("gcc")
+            .args(["-O2", option, "-o"])
+            .args([&program, &source])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        examine(File::open(program).unwrap(), Role::Executable).unwrap()
+    }
+
+    #[test]
+    fn a_copy_is_covered_by_its_symbols_and_told_without_them() {
+        let texts = ["../ssl/ssl_lib.c"];
+        let with_symbols = examined(&texts, "-g0");
+        assert!(
+            matches!(&with_symbols, Image::Covered(plan) if plan.library == Some(Library::OpenSsl)),
+            "{with_symbols:?}"
+        );
+        for (text, part) in [
+            ("../deps/openssl/ssl/ssl_lib.c", "OpenSSL"),
+            ("COMPLEMENTOFDEFAULT", "OpenSSL"),
+            ("external/boringssl/src/ssl/ssl_lib.cc", "BoringSSL"),
+            ("/registry/rustls-0.23.40/src/conn.rs", "rustls"),
+            ("crypto/tls.(*Conn).Read", "crypto/tls"),
+        ] {
+            let stripped = examined(&[text], "-s");
+            assert!(
+                matches!(stripped, Image::NotCovered(reason) if reason.contains(part)),
+                "{text}: {stripped:?}"
+            );
+        }
+    }
+
+    /// As nginx, which shows with what it was built.
+    #[test]
+    fn versions_and_names_in_a_users_texts_are_no_copy() {
+        let texts = [
+            "built with OpenSSL 3.0.22 3 Apr 2026",
+            "OpenSSL 1.1.1w",
+            "BoringSSL",
+            "ALL:!COMPLEMENTOFDEFAULT:!eNULL",
+            "ssl/ssl_lib.cpp",
+            "/registry/rustls-pemfile-2.2.0/src/lib.rs",
+            "crypto/tls",
+            "a Crystal BIO of glass",
+        ];
+        assert_eq!(examined(&texts, "-s"), Image::Unrelated);
+    }
+
+    #[test]
+    fn programs_of_crystal_are_left_alone_even_with_symbols() {
+        for option in ["-g0", "-s"] {
+            let image = examined(&["Crystal BIO"], option);
+            assert!(
+                matches!(image, Image::Excluded(reason) if reason.contains("Crystal")),
+                "{image:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_examined_is_told_if_it_may_have_tls() {
+        let failed = || Err(SymbolError::Undecodable(0x1000));
+        let none = told(failed(), || Ok(Copies::default())).unwrap();
+        assert_eq!(none, Image::Unrelated);
+        let some = told(failed(), || Ok(Copies::of_openssl())).unwrap();
+        assert!(
+            matches!(&some, Image::Unreadable(reason) if reason.contains("0x1000")),
+            "{some:?}"
+        );
+        let too_large = || Err(SymbolError::Malformed("a segment"));
+        let unknown = told(Ok(Image::Unrelated), too_large).unwrap();
+        assert!(
+            matches!(&unknown, Image::Unreadable(reason) if reason.contains("a segment")),
+            "{unknown:?}"
+        );
+        // What could not be read may be readable the next time, so it is no answer.
+        let unread = || Err(SymbolError::Read(std::io::ErrorKind::TimedOut.into()));
+        assert!(told(unread(), || Ok(Copies::default())).is_err());
+        assert!(told(failed(), || unread().map(|_: Image| Copies::default())).is_err());
+    }
 }

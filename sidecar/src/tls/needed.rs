@@ -66,6 +66,7 @@ impl Needed {
                 found.push(Candidate {
                     path,
                     role,
+                    mapped: false,
                     deleted: false,
                 });
             } else {

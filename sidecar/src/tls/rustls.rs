@@ -2,7 +2,7 @@
 //!
 //! They are methods of trait objects, so the compiler can neither leave them out nor inline them away, link-time optimisation
 //! included. Their arguments are those of 0.23, which decrypts in the buffer that was received into; before and after it they
-//! are others, so the release is looked for among the names of source files that panics carry.
+//! are others, so the release is looked for among the names of source files that panics carry ([`super::copies`]).
 
 use super::functions::Library;
 use super::image::{Image, Plan};
@@ -13,9 +13,6 @@ use pilotfish_abi::{
     TlsResult::{self, ChaCha, Gcm, Inner},
 };
 use pilotfish_symbols::{Binary, Source, SymbolError};
-
-/// What is in the names of its source files as cargo keeps them: of any release, and of the one whose arguments are known.
-pub(super) const MARKERS: [&[u8]; 2] = [b"/rustls-0.", b"/rustls-0.23."];
 
 /// What every mangled name of such a method has in it.
 const TRAITS: [&str; 2] = ["MessageEncrypter", "MessageDecrypter"];
@@ -50,18 +47,16 @@ fn layout(cipher: &str) -> Option<TlsResult> {
     }
 }
 
-/// What an executable has of rustls; nothing if it has none. `marked` says which of [`MARKERS`] it contains.
+/// What an executable has of rustls by its symbols; nothing if it has none. `is_known` says that it is release 0.23.
 pub(super) fn examine<S: Source>(
     binary: &Binary<S>,
-    marked: &[bool],
+    is_known: bool,
 ) -> Result<Option<Image>, SymbolError> {
     let found = binary.functions_matching(&mut |name| cookie(name).is_some())?;
     if found.is_empty() {
-        return Ok(marked.contains(&true).then_some(Image::NotCovered(
-            "rustls is linked into the executable, whose symbols were stripped",
-        )));
+        return Ok(None);
     }
-    if marked.last() != Some(&true) {
+    if !is_known {
         return Ok(Some(Image::NotCovered(
             "only release 0.23 of rustls is covered; this is another, or its release cannot be told",
         )));

@@ -27,6 +27,7 @@ stats! {
     attached => "TLS libraries and executables whose functions were probed, each in one process.";
     failures => "TLS libraries that could not be probed in a process, because of the kernel, a file or a limit.";
     not_covered => "TLS libraries found in a process whose plaintext cannot be seen; /status says which and why.";
+    files_beyond_bound => "TLS libraries of processes that have more of them than are looked at.";
     looks => "Looks at the mapped files of a process.";
     events_lost => "Events for the search for TLS libraries that were dropped because it was behind.";
     processes_beyond_bound => "Processes whose libraries are not looked for because too many are observed.";
@@ -48,8 +49,10 @@ pub struct ProcessStatus {
     pub probed: Vec<(String, &'static str)>,
     /// Probes whose instruction has to be single-stepped.
     pub stepped: usize,
-    /// Files that are not.
+    /// Files that are not, at most 64.
     pub not_covered: Vec<NotCovered>,
+    /// Libraries beyond what is looked at in one process.
+    pub others: usize,
 }
 
 /// Shared with the status page: processes that have TLS, by pid.

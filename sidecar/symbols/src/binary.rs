@@ -41,7 +41,6 @@ pub(crate) struct Segment {
     pub(crate) offset: u64,
     pub(crate) address: u64,
     pub(crate) size: u64,
-    pub(crate) alignment: u64,
 }
 
 impl Segment {
@@ -225,7 +224,6 @@ fn segments<S: Source>(
             address: segment.p_vaddr.get(LE),
             // A segment whose memory is smaller than its part of the file is refused by the kernel.
             size: segment.p_filesz.get(LE).min(segment.p_memsz.get(LE)),
-            alignment: segment.p_align.get(LE),
         })
         .collect())
 }

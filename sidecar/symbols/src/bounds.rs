@@ -7,10 +7,10 @@ pub const SEGMENTS: u64 = 256;
 pub const SECTIONS: u64 = 4096;
 /// Bytes of the section names (about 600).
 pub const SECTION_NAMES: u64 = 256 << 10;
-/// Bytes of one symbol table: 5.6 million symbols (Node.js: 110,000).
-pub const SYMBOL_TABLE: u64 = 128 << 20;
+/// Bytes of one symbol table: 2.8 million symbols (Node.js: 110,000).
+pub const SYMBOL_TABLE: u64 = 64 << 20;
 /// Bytes of one string table (Node.js: 7.5 million).
-pub const STRING_TABLE: u64 = 256 << 20;
+pub const STRING_TABLE: u64 = 128 << 20;
 /// Bytes of one name; a longer one in a string table is passed over, since none that is looked for is as long.
 pub const NAME: usize = 4 << 10;
 /// Places in a string table where wanted names start.
@@ -23,14 +23,10 @@ pub const DYNAMIC: u64 = 64 << 10;
 pub const NEEDED: u64 = 1024;
 /// Bytes of a needed library's name, the limit of a path on Linux.
 pub const NEEDED_NAME: u64 = 4096;
-/// Bytes of one note segment or section.
-pub const NOTES: u64 = 64 << 10;
-/// Bytes of a build id (20 is usual).
-pub const BUILD_ID: u64 = 64;
 /// Bytes of the relocation table, which is only read in Go executables.
 pub const RELOCATIONS: u64 = 64 << 20;
-/// Bytes read in one search: for marker strings, for Go's tables where no section names them.
-pub const SCAN: u64 = 1 << 30;
+/// Bytes read in one search (Node.js: 99 million): for marker strings, for Go's tables where no section names them.
+pub const SCAN: u64 = 256 << 20;
 /// Bytes of writable memory searched for Go's build information where no section names it.
 pub const BUILD_INFO_SCAN: u64 = 64 << 20;
 /// Bytes of a Go version.

@@ -29,7 +29,6 @@
 
 mod binary;
 pub mod bounds;
-mod build_id;
 mod code;
 mod dynamic;
 mod error;
@@ -39,7 +38,6 @@ mod markers;
 mod source;
 
 pub use binary::{Binary, Machine};
-pub use build_id::BuildId;
 pub use code::Probe;
 pub use error::SymbolError;
 pub use functions::Function;

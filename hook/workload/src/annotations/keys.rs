@@ -89,6 +89,13 @@ pub static KEYS: &[Key] = &[
         read: Reader::Setting(values::capture_bytes),
     },
     Key {
+        name: "tls",
+        form: "`on` or `off`",
+        meaning: "whether plaintext of TLS is seen, where the operator has it: `off` keeps every probe out of the container's processes",
+        example: "off",
+        read: Reader::Setting(values::tls),
+    },
+    Key {
         name: "service-name",
         form: "text of at most 255 bytes",
         meaning: "`service.name`; overrules `resource.opentelemetry.io/service.name`",
@@ -162,7 +169,8 @@ pub(super) fn unknown(key: &str, name: &str) -> String {
     let nearest = settings()
         .filter(|_| name.len() <= MAX_NAME)
         .map(|(known, _)| (strsim::osa_distance(name, known.name), known))
-        .filter(|(distance, _)| *distance <= NEAR)
+        // A name that shares no letter with the known one is not near, however short that is.
+        .filter(|(distance, known)| *distance <= NEAR.min(known.name.len().saturating_sub(1)))
         .min_by_key(|(distance, _)| *distance);
     let hint = if let Some((_, known)) = nearest {
         format!("did you mean {}?", known.full())

@@ -48,6 +48,8 @@ pub struct Wishes {
     pub ports: Option<BTreeSet<u16>>,
     /// Bytes captured per operation.
     pub capture_bytes: Option<u32>,
+    /// See plaintext of TLS, or do not.
+    pub tls: Option<bool>,
     /// `service.name`.
     pub service_name: Option<String>,
     /// Other resource attributes, never `container.*`, `k8s.*`, `host.*`, `process.*`, `telemetry.*`.

@@ -193,6 +193,15 @@ pub(super) fn capture_bytes(
     Ok(())
 }
 
+pub(super) fn tls(value: &str, _: Option<&str>, wishes: &mut Wishes) -> Result<(), Refused> {
+    wishes.tls = match value {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => return Err(refuse("is neither on nor off")),
+    };
+    Ok(())
+}
+
 /// Digits only: the standard library would take a `+`.
 fn decimal(text: &str) -> Option<u32> {
     text.bytes()

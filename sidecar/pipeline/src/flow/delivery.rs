@@ -10,6 +10,7 @@ use crate::protocol::{
 };
 use crate::reassembly::{Account, Piece, Pieces};
 use crate::settings::Unwanted;
+use crate::tls;
 
 /// Takes pieces from reassembly to where the flow's state wants them.
 pub(super) struct Delivery<'a> {
@@ -24,6 +25,7 @@ impl Pieces for Delivery<'_> {
         match self.state {
             State::Opening(_) => self.detect(direction, piece, at),
             State::Parsing(..) => self.feed(direction, piece, at),
+            State::Tunnel => self.enter_tunnel(piece, at),
             State::Unwanted(_) | State::Opaque => return,
         }
         self.weigh();
@@ -56,15 +58,7 @@ impl Delivery<'_> {
                 stats.flows_unknown = stats.flows_unknown.saturating_add(1);
                 *self.state = State::Unwanted(Unwanted::Protocol);
             }
-            Outcome::Encrypted => {
-                stats.flows_encrypted = stats.flows_encrypted.saturating_add(1);
-                *self.state = State::Opaque;
-                self.sink.encrypted(Encrypted {
-                    slot: facts.slot,
-                    tgid: facts.user,
-                    tid: at.tid,
-                });
-            }
+            Outcome::Encrypted => self.tell_encrypted(at),
             Outcome::Found(protocol, found, side) => {
                 stats.flows_detected = stats.flows_detected.saturating_add(1);
                 let role = role(found, side);
@@ -88,6 +82,27 @@ impl Delivery<'_> {
                 self.feed(direction, piece, at);
             }
         }
+    }
+
+    /// Looks at what comes first in a tunnel.
+    fn enter_tunnel(&mut self, piece: Piece<'_>, at: Moment) {
+        *self.state = State::Opaque;
+        if let Piece::Bytes(bytes) = piece
+            && tls::opening(bytes) == tls::Verdict::Tls
+        {
+            self.tell_encrypted(at);
+        }
+    }
+
+    fn tell_encrypted(&mut self, at: Moment) {
+        let stats = &mut self.shared.account.stats;
+        stats.flows_encrypted = stats.flows_encrypted.saturating_add(1);
+        *self.state = State::Opaque;
+        self.sink.encrypted(Encrypted {
+            slot: self.facts.slot,
+            tgid: self.facts.user,
+            tid: at.tid,
+        });
     }
 
     /// Reads the flow no longer because of its container's settings.
@@ -134,6 +149,7 @@ impl Delivery<'_> {
             let stats = &mut self.shared.account.stats;
             stats.flows_opaque = stats.flows_opaque.saturating_add(1);
             self.stop_reading();
+            *self.state = State::Tunnel;
         } else if let Some(objection) = self.facts.objection
             && self.facts.exchanges.is_empty()
         {

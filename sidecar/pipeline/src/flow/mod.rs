@@ -74,6 +74,8 @@ enum State {
     Parsing(Box<dyn Parser>, &'static Protocol),
     /// The settings want nothing of this flow. Others may.
     Unwanted(Unwanted),
+    /// The parser has given it up. What comes next may be TLS, through a proxy (CONNECT) or after an upgrade.
+    Tunnel,
     /// Nothing is read from this flow any more.
     Opaque,
 }
@@ -83,7 +85,7 @@ impl State {
         match self {
             Self::Opening(opening) => opening.held_bytes(),
             Self::Parsing(parser, _) => parser.held_bytes(),
-            Self::Unwanted(_) | Self::Opaque => 0,
+            Self::Unwanted(_) | Self::Tunnel | Self::Opaque => 0,
         }
     }
 }
@@ -204,7 +206,7 @@ impl Flow {
             closed.at = closed.at.max(operation.time);
         }
         let read = match self.state {
-            State::Opening(_) | State::Parsing(..) => true,
+            State::Opening(_) | State::Parsing(..) | State::Tunnel => true,
             State::Unwanted(reason) => self.reconsider(reason, &operation, shared, sink),
             State::Opaque => false,
         };
@@ -277,7 +279,7 @@ impl Flow {
 
     /// How long it may be silent, if its end may never be told.
     fn allowance(&self) -> Option<Allowance> {
-        let read = !matches!(self.state, State::Unwanted(_) | State::Opaque);
+        let read = matches!(self.state, State::Opening(_) | State::Parsing(..));
         Allowance::of(&self.facts.endpoints, self.streams.is_rejoined(), read)
             .filter(|_| self.closed.is_none())
     }

@@ -18,10 +18,6 @@ pub(crate) fn ask(bytes: &[u8]) -> bool {
     let Ok(binary) = Binary::open(bytes) else {
         return false;
     };
-    if let Ok(Some(id)) = binary.build_id() {
-        assert!(id.as_bytes().len() as u64 <= bounds::BUILD_ID);
-        assert_eq!(id.to_string().len(), id.as_bytes().len() * 2);
-    }
     if let Ok(needed) = binary.needed() {
         assert!(needed.len() as u64 <= bounds::NEEDED);
     }
