@@ -52,6 +52,22 @@ fn below_max(mut value: u64) -> u64 {
 /// Copies the first `wanted` bytes of the operation's data.
 #[inline(always)]
 pub fn copy(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
+    copy_by(scratch, data, wanted, copy_vectors)
+}
+
+/// The same for a probe, of at most [`FEW_VECTORS`]: a loop with a callback needs more from the loader than probes get.
+#[inline(always)]
+pub fn copy_few(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
+    copy_by(scratch, data, wanted, copy_few_vectors)
+}
+
+#[inline(always)]
+fn copy_by(
+    scratch: &mut Scratch,
+    data: Data,
+    wanted: u64,
+    copy_vectors: impl FnOnce(&mut Scratch, Data, u64) -> Captured,
+) -> Captured {
     match data.shape {
         Shape::Buffer => {
             // More moved than was asked for: these are not the operation's registers.
@@ -117,6 +133,52 @@ fn copy_vectors(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
             bytes: position,
             trouble: Some(Counter::Unreadable),
         };
+    }
+    let cut = position < wanted && count > known;
+    Captured {
+        bytes: position,
+        trouble: cut.then_some(Counter::IovecsCut),
+    }
+}
+
+/// Vectors that [`copy_few`] reads.
+const FEW_VECTORS: u64 = 8;
+
+#[inline(always)]
+fn copy_few_vectors(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
+    let (address, count, mut skipped) = (data.address, data.length, data.skipped);
+    let known = if count > FEW_VECTORS {
+        FEW_VECTORS
+    } else {
+        count
+    };
+    if !read_vectors(scratch, address, known) {
+        return Captured {
+            bytes: 0,
+            trouble: Some(Counter::Unreadable),
+        };
+    }
+    let mut position = 0_u64;
+    for index in 0..FEW_VECTORS as usize {
+        if index as u64 >= known || position >= wanted {
+            break;
+        }
+        let [base, length] = scratch.iovecs[index];
+        if skipped >= length {
+            skipped -= length;
+            continue;
+        }
+        let (base, length) = (base.wrapping_add(skipped), length - skipped);
+        skipped = 0;
+        let rest = wanted - position;
+        let length = if length < rest { length } else { rest };
+        if !read_user(scratch, position, base, length) {
+            return Captured {
+                bytes: position,
+                trouble: Some(Counter::Unreadable),
+            };
+        }
+        position += length;
     }
     let cut = position < wanted && count > known;
     Captured {

@@ -73,7 +73,7 @@ fn first_state(socket: *mut c_void, scope: Scope, family: Family, way: Way, tota
         tls_object: 0,
         tls_id: 0,
         tls_process: 0,
-        reserved: 0,
+        tls_program: 0,
     };
     let Some(tcp) = tcp_socket(socket, family) else {
         return flow;

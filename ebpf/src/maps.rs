@@ -71,9 +71,13 @@ pub struct Flow {
     pub tls_id: u64,
     /// Thread-group id, in the initial namespace, of the process that has the object.
     pub tls_process: u32,
-    /// Fills the place up.
-    pub reserved: u32,
+    /// See [`TlsKey::program`].
+    pub tls_program: u32,
 }
+
+/// Bit of [`Flow::flags`] beyond those of records: some operation outside every TLS call began with the header of a TLS
+/// record.
+pub const LOOKS_LIKE_TLS: u32 = 1 << 8;
 
 /// A TLS function that a thread (or goroutine) is in, and what it was in last.
 #[repr(C)]
@@ -82,12 +86,16 @@ pub struct TlsCall {
     pub object: u64,
     /// User address of the plaintext.
     pub buffer: u64,
-    /// Where the function leaves the number of bytes, if it does not return it.
+    /// Where the function leaves the number of bytes; if it returns that, how many it was asked for.
     pub count: u64,
     /// Where the stack stood at the entry: tells the function's return from that of one which it calls.
     pub stack: u64,
     /// Whether the function writes.
     pub writes: bool,
+    /// A socket operation was made inside it: the library does not keep ciphertext in memory.
+    pub did_io: bool,
+    /// Calls on other objects that were taken for a part of this one.
+    pub inner: u32,
     /// The call within which this one was made by a callback of the program; its object is 0 for none.
     pub outer_object: u64,
     /// See `buffer`.
@@ -96,16 +104,26 @@ pub struct TlsCall {
     pub outer_count: u64,
     /// See `stack`.
     pub outer_stack: u64,
-    /// TLS object of the last call that ended without any socket operation; 0 for none. Whoever keeps ciphertext in memory
-    /// sends it next.
+    /// TLS object of the last call, if no socket operation was made in it and nothing was sent since; 0 for none. Whoever
+    /// keeps ciphertext in memory sends it next.
     pub waiting: u64,
-    /// Plaintext bytes which that call wrote.
+    /// Plaintext bytes which that object's last calls wrote.
     pub waiting_bytes: u64,
+    /// TLS records, at the most, that they became if each is as long as can be.
+    pub waiting_records: u64,
+    /// Cookie of the socket from which TLS was received outside of every call since the last one: whoever keeps ciphertext
+    /// in memory hands it to the library next. 0 for none, [`SEVERAL`] if there were more.
+    pub heard: u64,
+    /// Connections of this thread that have begun and of which nothing was heard: [`TlsConnection::awaits`].
+    pub hellos: u64,
     /// Bounds of the goroutine's stack at the entry.
     pub stack_low: u64,
     /// See `stack_low`.
     pub stack_high: u64,
 }
+
+/// In the place of a socket's cookie: more than one.
+pub const SEVERAL: u64 = u64::MAX;
 
 /// Names a TLS connection: an object's address in a process.
 #[repr(C)]
@@ -113,8 +131,8 @@ pub struct TlsCall {
 pub struct TlsKey {
     /// Thread-group id in the initial namespace.
     pub process: u32,
-    /// Fills the place up; 0.
-    pub reserved: u32,
+    /// Tells the programs apart that a process executes, and processes that have the same id one after another.
+    pub program: u32,
     /// Address of the TLS object, or of a goroutine.
     pub address: u64,
 }
@@ -144,12 +162,25 @@ pub struct TlsConnection {
     pub remote_port: u16,
     /// 1 when it is known with which key a connection of rustls encrypts.
     pub has_key: u16,
+    /// The return of a handshake was seen: whatever the socket moves afterwards is not part of it.
+    pub shaken: u16,
     /// Fills the place up.
-    pub reserved: [u16; 2],
+    pub reserved: u16,
+    /// Thread that counts it among its [`TlsCall::hellos`]; 0 for none.
+    pub awaits: u32,
+    /// Fills the place up.
+    pub reserved_too: u32,
     /// As in the header.
     pub local: [u32; 4],
     /// As in the header.
     pub remote: [u32; 4],
+    /// Bytes of ciphertext sent and received since the handshake while no plaintext was seen.
+    pub unseen: [u32; 2],
+    /// While the socket is not known: cookie of the one from which something was received right before a call on the object;
+    /// [`SEVERAL`] if that was not always the same.
+    pub heard: u64,
+    /// Goroutine that is inside a read; 0 for none.
+    pub reader: u64,
 }
 
 /// A function of rustls's record layer that a thread is in, and what the thread received last.
@@ -259,8 +290,10 @@ pub struct Scratch {
     pub iovecs: [[u64; 2]; MAX_IOVECS as usize],
     /// Bits of [`pilotfish_abi::tls_calls`] of the process.
     pub calls: u32,
-    /// Fills the place up.
-    pub reserved: u32,
+    /// 1 if the socket carried a TLS connection that is gone or has begun anew.
+    pub is_stale: u32,
+    /// [`TlsCall::waiting`] before the operation.
+    pub waiting: u64,
 }
 
 /// The first eight captured bytes, if as many were captured.
@@ -315,7 +348,7 @@ pub static TLS_CALLS: LocalStorage<TlsCall, { BPF_MAP_TYPE_TASK_STORAGE as usize
     LocalStorage::new();
 
 /// TLS calls by goroutine. Owner: the Go program; the goroutine that called longest ago makes room, which can only cost
-/// one that has been waiting inside a call: losses: `TlsUnended`.
+/// one that has been waiting inside a read: losses: `TlsUnended`, found when its connection is read again or closed.
 #[btf_map]
 pub static GO_CALLS: LruHashMap<TlsKey, TlsCall, { MAX_GOROUTINES as usize }> = LruHashMap::new();
 
@@ -343,6 +376,10 @@ pub static TLS_SEALED: LruHashMap<Sealed, SealedBy, { MAX_TLS_SEALED as usize }>
 /// Plaintext that waits for its socket, by key. Owner: the TLS programs; the oldest makes room: losses: `TlsUntied`.
 #[btf_map]
 pub static TLS_HELD: LruHashMap<TlsKey, TlsHeld, { MAX_TLS_HELD as usize }> = LruHashMap::new();
+
+/// Number of the last TLS connection. Owner: the TLS programs.
+#[btf_map]
+pub static TLS_LAST_ID: Array<u64, 1> = Array::new();
 
 /// Scratch records for plaintext; sized at load. Owner: whoever has taken one; losses: `TlsNoRoom`.
 #[btf_map]

@@ -64,6 +64,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     let family = stream_family(socket)?;
     let data = syscall::data(way, i64::from(result));
     if result <= 0 {
+        tls::failed(way);
         if way == Way::Receive && result == 0 && receives_no_more(socket) {
             peer_ended(socket, scope, family);
         }
@@ -73,7 +74,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     let flow = flow::observed(socket, scope, family, way, total)?;
     let opposite = flow::opposite(flow, way);
     let offset = flow::advance(flow, socket, way, total);
-    let carried = tls::carried(flow, way, data, total);
+    let carried = tls::carried(flow, scope, way, data, total);
     if carried.is_ciphertext {
         maps::count(scope.slot, Counter::Ciphertext, total);
         return None;
@@ -88,7 +89,7 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     } else {
         Kind::Receive
     };
-    scratch.calls = carried.calls;
+    carried.store(scratch);
     fill(&mut scratch.header, kind, socket, scope, family);
     scratch.header.offset = offset;
     scratch.header.opposite = opposite;

@@ -45,6 +45,7 @@ mod status;
 mod streams;
 mod syscalls;
 mod terminal;
+mod tls_calls;
 mod tls_clients;
 mod tls_faults;
 mod tls_processes;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         tls_servers::register,
         tls_clients::register,
         tls_processes::register,
+        tls_calls::register,
         tls_faults::register,
         replay::register,
         runtimes::register,

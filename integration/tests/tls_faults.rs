@@ -1,4 +1,4 @@
-//! TLS under bad input and bad luck: hostile files, replaced libraries, calls in unusual ways, many idle connections.
+//! TLS under bad input and bad luck: hostile files, replaced libraries, many idle connections.
 
 use anyhow::{Context, Result, ensure};
 use integration::holdings::Holdings;
@@ -13,7 +13,7 @@ use integration::tls::coverage::{
 use integration::tls::load::{Connection, Exchanges};
 use integration::tls::server::{kind, rustls_in, scripted, start};
 use integration::tls::{self, Certificate, load};
-use integration::{Finished, Kind, Process, Scene, Tally, Trials, load as plain, place, program};
+use integration::{Process, Scene, Trials, load as plain, place, program};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ffi::OsStr;
 use std::fs;
@@ -32,9 +32,6 @@ const SHORT: u32 = 200;
 const IDLE: usize = 1500;
 const ACTIVE: usize = 100;
 
-/// Bytes of each body of the non-blocking client.
-const BODY: i64 = 5_000_000;
-
 pub(crate) fn register(trials: &mut Trials) {
     trials.subject("tls_faults");
     trials.add(
@@ -51,15 +48,6 @@ pub(crate) fn register(trials: &mut Trials) {
         library_replaced,
     );
     trials.add("processes_that_end_at_once", &["python3", "curl"], short);
-    for mode in ["sizes", "rekey", "reuse"] {
-        trials.add(
-            &format!("calls_{mode}"),
-            &["gcc", "python3"],
-            move |scene| calls(mode, scene),
-        );
-    }
-    trials.add("calls_renegotiate", &["gcc", "openssl"], renegotiate);
-    trials.add("calls_nonblocking", &["gcc", "python3"], nonblocking);
     trials.add("idle_connections", &["node"], idle_connections);
     trials.add(
         "rustls_stripped_is_not_covered",
@@ -357,79 +345,6 @@ fn short(scene: &Scene) -> Result<()> {
     let told: Vec<&str> = told.filter(|line| line.contains("not seen")).collect();
     ensure!(told.is_empty(), "processes that are gone: {told:#?}");
     must_be_lossless(&finished.metrics)
-}
-
-/// A client written in C in one of its modes, at its gate.
-fn client(scene: &Scene, mode: &str, port: u16, gate: &Gate) -> Result<Process> {
-    let mut command = Command::new(program::c_linked("client_openssl.c", &["libssl.so.3"])?);
-    command.args([mode, &port.to_string()]).arg(gate.path());
-    Process::start(mode, command, scene.folder())
-}
-
-/// Observes a client alone until its end; gives back what it printed.
-fn observed(scene: &Scene, mode: &str, port: u16) -> Result<(Finished, Tally)> {
-    let gate = Gate::new(scene, "gate")?;
-    let client = client(scene, mode, port, &gate)?;
-    let agent = tls::watch(scene, &[client.pid()])?;
-    wait_until_probed(&agent, &[client.pid()], "openssl")?;
-    gate.open("")?;
-    let printed = Tally::of_lines(&client.succeed(LIMIT)?);
-    ensure!(printed.total() > 0, "the client asked for nothing");
-    Ok((agent.finish()?, printed))
-}
-
-fn calls(mode: &str, scene: &Scene) -> Result<()> {
-    let certificate = Certificate::new(scene)?;
-    let server = kind("python_http_server")?.start(scene, &certificate)?;
-    let (finished, printed) = observed(scene, mode, server.port)?;
-    exact(&finished, &printed)
-}
-
-fn exact(finished: &Finished, printed: &Tally) -> Result<()> {
-    finished.must_match(printed, Kind::Client)?;
-    ensure!(
-        finished.spans.len() as u64 == printed.total(),
-        "spans beyond the client's tally"
-    );
-    must_be_lossless(&finished.metrics)
-}
-
-/// A second handshake on each connection of TLS 1.2, before its request.
-fn renegotiate(scene: &Scene) -> Result<()> {
-    let certificate = Certificate::new(scene)?;
-    let port = free_port()?;
-    fs::write(scene.folder().join("small"), "item\n")?;
-    let mut command = place::command("openssl")?;
-    command
-        .args([
-            "s_server",
-            "-quiet",
-            "-WWW",
-            "-client_renegotiation",
-            "-tls1_2",
-        ])
-        .args(["-accept", &format!("127.0.0.1:{port}")])
-        .arg("-cert")
-        .arg(&certificate.chain)
-        .arg("-key")
-        .arg(&certificate.key)
-        .current_dir(scene.folder());
-    let _server = start("openssl", command, scene, port)?;
-    let (finished, printed) = observed(scene, "renegotiate", port)?;
-    exact(&finished, &printed)
-}
-
-/// Bodies that do not fit into the socket's buffer: writes are partial, or have to be made again.
-fn nonblocking(scene: &Scene) -> Result<()> {
-    let certificate = Certificate::new(scene)?;
-    let server = kind("python_http_server")?.start(scene, &certificate)?;
-    let (finished, printed) = observed(scene, "nonblocking", server.port)?;
-    exact(&finished, &printed)?;
-    for span in &finished.spans {
-        let size = span.integer("http.request.body.size");
-        ensure!(size == Some(BODY), "size of an upload: {span:?}");
-    }
-    Ok(())
 }
 
 /// Connections that did their handshake and one exchange and are kept: they cost nothing, and those that become active are

@@ -32,6 +32,8 @@ members! {
     TaskThreadPid => "task_struct", "thread_pid";
     TaskSignal => "task_struct", "signal";
     TaskPid => "task_struct", "pid";
+    TaskExecutions => "task_struct", "self_exec_id";
+    TaskStart => "task_struct", "start_boottime";
     SignalLive => "signal_struct", "live.counter";
     PidLevel => "pid", "level";
     PidNumbers => "pid", "numbers";

@@ -56,6 +56,8 @@ pub mod flag {
     pub const TLS: u8 = 1 << 2;
     /// The end of a socket that carries a TLS connection whose plaintext is seen: its own bytes have no records.
     pub const CARRIES_TLS: u8 = 1 << 3;
+    /// With [`TLS`] at a close: bytes moved both ways after the handshake, but none of the plaintext was seen.
+    pub const UNSEEN: u8 = 1 << 4;
 }
 
 /// Address family of a record's socket, as in `sa_family_t`.
@@ -108,8 +110,8 @@ pub struct Header {
     pub slot: u32,
     /// `CLOCK_MONOTONIC`, nanoseconds, taken after the operation.
     pub time: u64,
-    /// Names the flow, never reused while the machine runs: `SO_COOKIE` of the socket, or of a TLS connection a number
-    /// with the highest bit set, which no socket has.
+    /// Names the flow: `SO_COOKIE` of the socket, never reused while the machine runs, or of a TLS connection a number
+    /// with the highest bit set, which no socket has, never reused while the agent runs.
     pub cookie: u64,
     /// Stream offset of the operation's first byte in its direction, counted from the first observed operation.
     pub offset: u64,

@@ -24,6 +24,10 @@ pub enum TlsAction {
     Encrypt = 9,
     /// Decrypts one, in place.
     Decrypt = 10,
+    /// Sends what was put into it before.
+    Flush = 11,
+    /// Ends the connection so that the object can serve another; inside another function it is a part of that.
+    Clear = 12,
 }
 
 impl TlsAction {
@@ -40,6 +44,8 @@ impl TlsAction {
             8 => Self::Skip,
             9 => Self::Encrypt,
             10 => Self::Decrypt,
+            11 => Self::Flush,
+            12 => Self::Clear,
             _ => return None,
         })
     }

@@ -8,7 +8,11 @@ use super::{
     connection, no_private_stack, plaintext,
     registers::Registers,
 };
-use crate::{maps::TlsCall, scope, syscall::Way};
+use crate::{
+    maps::{self, TlsCall, TlsConnection},
+    scope,
+    syscall::Way,
+};
 use aya_ebpf::{
     EbpfContext,
     helpers::generated::{bpf_get_attach_cookie, bpf_probe_read_user},
@@ -16,7 +20,7 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use core::ffi::c_void;
-use pilotfish_abi::{Kind, Scope, TlsAction, TlsCookie};
+use pilotfish_abi::{Counter, Kind, Scope, TlsAction, TlsCookie};
 
 /// Entry of every method of `tls.Conn` that matters, and the return instructions of `Read`.
 #[uprobe]
@@ -41,10 +45,18 @@ fn called(context: &ProbeContext) -> Option<()> {
     let action = cookie.action().filter(|_| object != 0)?;
     match action {
         TlsAction::Open => {
+            let reader = connection::known(object).map_or(0, |connection| connection.reader);
             connection::open(object, scope.slot);
+            if reader != 0
+                && let Some(connection) = connection::known(object)
+            {
+                // A read makes the handshake if that has not been made.
+                connection.reader = reader;
+            }
             enter(scope, goroutine, object, 0, OPEN_ENDED)
         }
         TlsAction::Read => {
+            begin_read(scope, goroutine, object);
             let stack = Stack::of(goroutine)?;
             let depth = stack.high.wrapping_sub(registers.stack());
             let call = enter(scope, goroutine, object, registers.go_argument(1), !depth);
@@ -72,6 +84,9 @@ fn called(context: &ProbeContext) -> Option<()> {
         }
         TlsAction::Free => {
             let connection = connection::known(object)?;
+            if is_forgotten(connection, object) {
+                maps::count(scope.slot, Counter::TlsUnended, 1);
+            }
             plaintext::deliver_end(scope, connection, Kind::Close, 0);
             connection::forget(object);
             Some(())
@@ -85,16 +100,36 @@ fn called(context: &ProbeContext) -> Option<()> {
         | TlsAction::SendFile
         | TlsAction::Skip
         | TlsAction::Encrypt
-        | TlsAction::Decrypt => None,
+        | TlsAction::Decrypt
+        | TlsAction::Flush
+        | TlsAction::Clear => None,
     }
+}
+
+/// Takes note of who reads a connection. If the former reader has been forgotten, so that what its read returned was not
+/// seen, the connection begins anew.
+#[inline(always)]
+fn begin_read(scope: Scope, goroutine: u64, object: u64) {
+    if let Some(connection) = connection::used(object, scope.slot) {
+        if is_forgotten(connection, object) {
+            maps::count(scope.slot, Counter::TlsUnended, 1);
+            connection::begin_anew(connection);
+        }
+        connection.reader = goroutine;
+    }
+}
+
+/// Whether the goroutine that is inside a read of a connection had to make room for others.
+#[inline(always)]
+fn is_forgotten(connection: &TlsConnection, object: u64) -> bool {
+    connection.reader != 0 && !call::goroutine_reads(connection.reader, object)
 }
 
 #[inline(always)]
 fn enter(scope: Scope, goroutine: u64, object: u64, buffer: u64, stack: u64) -> Option<()> {
     let call = call::of_goroutine(goroutine, scope.slot)?;
-    let inside = call.object != 0 && call.stack != OPEN_ENDED;
     // Inside `Read` the handshake, and the writes that it makes, are not the program's.
-    if stack == OPEN_ENDED && inside {
+    if stack == OPEN_ENDED && call::inside(call) != 0 {
         return Some(());
     }
     let entry = Entry {
@@ -115,11 +150,14 @@ fn returned(scope: Scope, registers: Registers, goroutine: u64) -> Option<()> {
     let depth = stack.high.wrapping_sub(registers.stack());
     let buffer = moved_with(call, stack);
     let object = call::leave(call, !depth)?.object;
+    let connection = connection::used(object, scope.slot)?;
+    if connection.reader == goroutine {
+        connection.reader = 0;
+    }
     let moved = registers.go_returned();
     if moved == 0 || moved >> 31 != 0 {
         return None;
     }
-    let connection = connection::used(object, scope.slot)?;
     plaintext::deliver(scope, connection, Way::Receive, buffer, moved)
 }
 

@@ -3,7 +3,6 @@
 //! A connection moves about in memory, as values do in Rust, so that its own address names nothing. Its keys stay where they
 //! are, and a key numbers its records from 0 without a gap: an address with another number than the next is another key.
 
-use super::process;
 use crate::maps::{TLS_HELD, TLS_KEYS, TlsKey, TlsKeyState};
 
 static NEW: TlsKeyState = TlsKeyState {
@@ -12,15 +11,6 @@ static NEW: TlsKeyState = TlsKeyState {
     late: 0,
     holds: 0,
 };
-
-#[inline(always)]
-pub fn of(address: u64) -> TlsKey {
-    TlsKey {
-        process: process(),
-        reserved: 0,
-        address,
-    }
-}
 
 /// A key's state, if it is known.
 #[inline(always)]

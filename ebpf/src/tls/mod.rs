@@ -1,9 +1,11 @@
 //! TLS: plaintext at the libraries' boundary, and the socket that carries its ciphertext.
 //!
 //! A record of plaintext looks like one of a socket, but for its flag and the name of its flow. Which socket carries a
-//! connection is known from the socket operations that a TLS function makes; where the library only writes into memory
-//! (Node.js, Python's asyncio), from what the same thread sends next, if that is TLS, of a fitting length, and not yet
-//! known to be of another connection.
+//! connection is known from the socket operations that a TLS function makes. Where the library only writes into memory
+//! (Node.js, Python's asyncio), two things have to agree: the socket from which the thread received right before it
+//! called the library, and the one to which it sends right after, TLS of a fitting kind and length. A client's first
+//! message has nothing before it, and tells its connection only if no other one waits for an answer. A connection of
+//! which this cannot be told is seen without addresses.
 //!
 //! Uprobe programs are preemptible and may run many times at once on one CPU: nothing here is per CPU without being
 //! taken first, and no program may have a private stack ([`no_private_stack`]).
@@ -19,7 +21,7 @@ mod registers;
 mod sealed;
 mod tie;
 
-pub use tie::{carried, ended, examine, flags_of_end};
+pub use tie::{carried, ended, examine, failed, flags_of_end};
 
 use crate::{kernel, maps::NO_PROGRAMS, maps::TLS_PROCESSES};
 use aya_ebpf::{
@@ -27,6 +29,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_current_pid_tgid, bpf_task_storage_get},
 };
 use core::ptr;
+use pilotfish_abi::Member;
 
 /// Bits of [`pilotfish_abi::tls_calls`] of the running process; 0 if it has no TLS probes.
 #[inline(always)]
@@ -51,6 +54,22 @@ fn calls_of_process() -> u32 {
 fn process() -> u32 {
     // SAFETY: no arguments.
     (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
+}
+
+/// Tells the programs apart that a process executes, and processes that have the same id one after another: from its
+/// executions and its start.
+#[inline(always)]
+fn program() -> u32 {
+    let task = kernel::current_task();
+    // SAFETY: the running task and its leader; members by BTF.
+    let (executions, start) = unsafe {
+        (
+            kernel::load::<u64>(task.cast(), Member::TaskExecutions),
+            kernel::load::<u64>(kernel::leader(task).cast(), Member::TaskStart),
+        )
+    };
+    // The start in some milliseconds; a process that has the same id starts much later.
+    (executions as u32) << 20 ^ (start >> 22) as u32
 }
 
 /// Keeps the kernel from giving the program a stack of its own per CPU, as 6.13 and later do with large ones: a uprobe

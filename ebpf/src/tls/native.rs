@@ -5,7 +5,7 @@ use super::{
     connection, no_private_stack, plaintext,
     registers::Registers,
 };
-use crate::{maps::TlsCall, scope, syscall::Way};
+use crate::{scope, syscall::Way};
 use aya_ebpf::{
     EbpfContext,
     helpers::generated::{bpf_get_attach_cookie, bpf_probe_read_user},
@@ -31,16 +31,22 @@ fn entered(context: &ProbeContext) -> Option<()> {
     let action = cookie.action().filter(|_| object != 0)?;
     match action {
         TlsAction::Open => {
-            freed(scope, object);
+            ended(scope, object);
             connection::open(object, scope.slot);
         }
         TlsAction::Free => {
-            // A handshake begins with `SSL_clear`, within the call that makes it.
+            if let Some(call) = call::known_of_thread() {
+                call::freed(call, object, scope.slot);
+            }
+            ended(scope, object);
+        }
+        TlsAction::Clear => {
+            // A handshake begins with it, within the call that makes it.
             let stack = registers.stack();
             let within = call::known_of_thread()
                 .is_some_and(|call| call.object == object && stack < call.stack);
             if !within {
-                freed(scope, object);
+                ended(scope, object);
             }
         }
         TlsAction::Shutdown => {
@@ -49,26 +55,27 @@ fn entered(context: &ProbeContext) -> Option<()> {
         }
         TlsAction::Handshake => {
             connection::open_unless_known(object, scope.slot);
-            enter(scope, registers, object, 0, 0, false)?;
+            enter(scope, registers, action, 0, 0)?;
         }
-        TlsAction::SendFile | TlsAction::Skip => enter(scope, registers, object, 0, 0, false)?,
+        // A length that is not 0 is asked for.
+        TlsAction::SendFile | TlsAction::Flush | TlsAction::Skip => {
+            enter(scope, registers, action, 0, 1)?;
+        }
         TlsAction::Read | TlsAction::Write => {
-            // Both are loaded, since the verifier wants the context's offsets to be constants.
-            let (fourth, fifth) = (registers.argument(3), registers.argument(4));
+            // All are loaded, since the verifier wants the context's offsets to be constants.
+            let (third, fourth, fifth) = (
+                registers.argument(2),
+                registers.argument(3),
+                registers.argument(4),
+            );
             let count = match cookie.result() {
                 FOURTH => fourth,
                 FIFTH => fifth,
-                _ => 0,
+                // The upper half of an `int` is undefined.
+                INT => u64::from(third as u32),
+                _ => third,
             };
-            let writes = matches!(action, TlsAction::Write);
-            enter(
-                scope,
-                registers,
-                object,
-                registers.argument(1),
-                count,
-                writes,
-            )?;
+            enter(scope, registers, action, registers.argument(1), count)?;
         }
         TlsAction::Encrypt | TlsAction::Decrypt => return None,
     }
@@ -84,26 +91,41 @@ const FIFTH: u8 = TlsResult::Fifth as u8;
 fn enter(
     scope: Scope,
     registers: Registers,
-    object: u64,
+    action: TlsAction,
     buffer: u64,
     count: u64,
-    writes: bool,
 ) -> Option<()> {
     let call = call::of_thread(scope.slot)?;
+    let writes = matches!(
+        action,
+        TlsAction::Write | TlsAction::SendFile | TlsAction::Flush
+    );
     let entry = Entry {
-        object,
+        object: registers.argument(0),
         buffer,
         count,
         stack: registers.stack(),
         writes,
     };
-    call::enter(call, entry, scope.slot);
+    if call::enter(call, entry, scope.slot) {
+        if writes {
+            // What was received does not make a program write before it reads.
+            call.heard = 0;
+        } else {
+            call::note_caller(call, entry.object);
+        }
+    }
     Some(())
 }
 
 #[inline(always)]
-fn freed(scope: Scope, object: u64) {
+fn ended(scope: Scope, object: u64) {
     if let Some(connection) = connection::known(object) {
+        if connection.awaits != 0
+            && let Some(call) = call::known_of_thread()
+        {
+            call::settle(call, connection);
+        }
         plaintext::deliver_end(scope, connection, Kind::Close, 0);
         connection::forget(object);
     }
@@ -132,44 +154,39 @@ fn left(context: &RetProbeContext) -> Option<()> {
     match cookie.action()? {
         TlsAction::Read | TlsAction::Skip => {
             if moved == 0 {
-                return received_nothing(scope, cookie, registers, object);
+                if count != 0 {
+                    received_nothing(scope, cookie, registers, object);
+                }
+                return None;
             }
             let connection = connection::used(object, scope.slot)?;
             plaintext::deliver(scope, connection, Way::Receive, buffer, moved)
         }
         TlsAction::Write | TlsAction::SendFile if moved != 0 => {
-            note_written(call, moved);
+            call::note_written(call, moved);
             let connection = connection::used(object, scope.slot)?;
             plaintext::deliver(scope, connection, Way::Send, buffer, moved)
+        }
+        TlsAction::Handshake if call.did_io => {
+            connection::shaken(connection::known(object)?);
+            Some(())
         }
         _ => None,
     }
 }
 
-#[inline(always)]
-fn note_written(call: &mut TlsCall, bytes: u64) {
-    call.waiting_bytes = bytes;
-}
-
-/// A read that returns 0 has met the peer's end where the function itself counts the bytes. Others return 0 for every
+/// A read of something that returns 0 has met the peer's end where the function itself counts the bytes. Others return 0 for every
 /// failure.
 #[inline(always)]
-fn received_nothing(
-    scope: Scope,
-    cookie: TlsCookie,
-    registers: Registers,
-    object: u64,
-) -> Option<()> {
+fn received_nothing(scope: Scope, cookie: TlsCookie, registers: Registers, object: u64) {
     let ended = match cookie.result() {
         INT => registers.returned() as u32 == 0,
         SIZE => registers.returned() == 0,
         _ => false,
     };
-    if ended {
-        let connection = connection::known(object)?;
+    if ended && let Some(connection) = connection::known(object) {
         plaintext::deliver_end(scope, connection, Kind::ReceiveEnd, 0);
     }
-    Some(())
 }
 
 /// Bytes that a function has moved; 0 for an error.

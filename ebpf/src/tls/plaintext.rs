@@ -1,5 +1,6 @@
 //! Delivery of plaintext, and of the ends of TLS connections.
 
+use super::connection;
 use crate::{
     capture, flow,
     maps::{self, SETTINGS, TLS_HELD, TLS_SCRATCH, TlsConnection, TlsHeld, TlsKey, TlsScratch},
@@ -81,7 +82,7 @@ pub fn deliver_data(
 #[inline(always)]
 fn copy(scratch: &mut TlsScratch, scope: Scope, data: Data, wanted: u64, moved: u64) -> u64 {
     let wanted = capture::at_most_max(wanted);
-    let captured = capture::copy(&mut scratch.record, data, wanted);
+    let captured = capture::copy_few(&mut scratch.record, data, wanted);
     if let Some(counter) = captured.trouble {
         maps::count(scope.slot, counter, 1);
     }
@@ -172,7 +173,7 @@ pub fn release(scope: Scope, connection: &mut TlsConnection, key: TlsKey, sequen
 
 /// Delivers the end of a direction, or of the connection.
 #[inline(always)]
-pub fn deliver_end(scope: Scope, connection: &TlsConnection, kind: Kind, unread: u32) {
+pub fn deliver_end(scope: Scope, connection: &mut TlsConnection, kind: Kind, unread: u32) {
     let Some(scratch) = take() else {
         maps::count(scope.slot, Counter::TlsNoRoom, 1);
         return;
@@ -186,6 +187,11 @@ pub fn deliver_end(scope: Scope, connection: &TlsConnection, kind: Kind, unread:
     } else {
         header.offset = sent;
         header.opposite = received;
+    }
+    if matches!(kind, Kind::Close) && connection::is_unseen(connection) {
+        // Told once, although the socket and the object have an end each.
+        connection.unseen = [0; 2];
+        header.flags |= flag::UNSEEN;
     }
     header.total = unread;
     output::deliver(

@@ -179,7 +179,7 @@ fn left(context: &RetProbeContext) -> Option<()> {
     let address = record.key;
     record.key = 0;
     let overhead = TlsResult::overhead(cookie.result())?;
-    let Some(state) = key::at_record(key::of(address), record.sequence) else {
+    let Some(state) = key::at_record(connection::own_key(address), record.sequence) else {
         maps::count(scope.slot, Counter::TlsStorage, 1);
         return None;
     };
@@ -222,7 +222,7 @@ fn encrypted(
         plaintext::deliver_data(scope, connection, Way::Send, data, record.length);
         return Some(());
     }
-    let key = key::of(address);
+    let key = connection::own_key(address);
     let sealed = Sealed {
         process: key.process.into(),
         bytes: words::<2>(ciphertext.wrapping_add(HEADER))?,

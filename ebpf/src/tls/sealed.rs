@@ -3,7 +3,7 @@
 //! The connection of a socket is begun with the first message of a handshake, and named after the socket. Its keys are found
 //! later; until then its bytes are not captured, but for so many that it cannot be a handshake any more.
 
-use super::{connection, key, plaintext, process, records};
+use super::{connection, key, plaintext, process, program, records};
 use crate::{
     maps::{self, Flow, Scratch, Sealed, TLS_SEALED, TlsConnection},
     syscall::{Data, Shape, Way},
@@ -33,8 +33,7 @@ pub fn is_candidate(flow: &Flow) -> bool {
 /// The connection of such a socket if one of its keys is known.
 #[inline(always)]
 pub fn tied(flow: &Flow) -> Option<&'static mut TlsConnection> {
-    connection::of_process(flow.tls_process, flow.tls_object)
-        .filter(|connection| connection.socket != 0)
+    connection::of_socket(flow).filter(|connection| connection.socket != 0)
 }
 
 /// Takes note of an operation of a process that has rustls; true if its bytes need not be looked at.
@@ -102,6 +101,7 @@ fn begin(scope: Scope, flow: &mut Flow, scratch: &Scratch) -> bool {
     }
     flow.tls_object = object;
     flow.tls_process = process();
+    flow.tls_program = program();
     true
 }
 
@@ -117,7 +117,7 @@ fn find_key(scope: Scope, flow: &Flow, scratch: &Scratch, bytes: u64) -> Option<
     let by = unsafe { *TLS_SEALED.get(sealed)? };
     let _ = TLS_SEALED.remove(sealed);
     let connection = connection::known(flow.tls_object)?;
-    let key = key::of(by.key);
+    let key = connection::own_key(by.key);
     let state = key::known(key).filter(|state| state.object == 0 && state.next > by.sequence)?;
     state.object = flow.tls_object;
     connection.socket = flow.tls_object;
@@ -173,6 +173,6 @@ pub fn ended(flow: &Flow, scope: Scope, kind: Kind, unread: u32) {
         None => {}
     }
     if is_closed {
-        connection::forget_of(flow.tls_process, flow.tls_object);
+        connection::forget_of(flow);
     }
 }

@@ -3,7 +3,7 @@
 use super::{call, connection, plaintext, sealed};
 use crate::{
     flow,
-    maps::{Flow, Scratch, TlsConnection},
+    maps::{Flow, LOOKS_LIKE_TLS, SEVERAL, Scratch, TlsCall, TlsConnection},
     syscall::{Data, Way},
 };
 use core::{ffi::c_void, ptr};
@@ -15,27 +15,103 @@ const RECORD_HEADER: u64 = 5;
 /// Most bytes of a TLS record (RFC 5246, section 6.2.3).
 const RECORD_LENGTH: u16 = (1 << 14) + 2048;
 
+/// Kinds of records (RFC 8446, section 5.1).
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+
+/// First byte of the handshake message that opens a connection (RFC 8446, section 4).
+const CLIENT_HELLO: u8 = 1;
+
+/// Most bytes that encryption adds to a record of plaintext: header, initialisation vector, MAC of SHA-384, padding.
+const RECORD_OVERHEAD: u64 = 5 + 16 + 48 + 16;
+
 /// What a socket operation is to TLS.
 pub struct Carried {
     /// Bits of [`tls_calls`] of the process.
-    pub calls: u32,
+    calls: u32,
     /// Its bytes are ciphertext whose plaintext is seen.
     pub is_ciphertext: bool,
+    /// The same, but the connection that the socket carried is gone or has begun anew.
+    is_stale: bool,
+    /// [`TlsCall::waiting`] before the operation.
+    waiting: u64,
 }
 
-/// Asks what an operation of this socket is that moved `total` bytes.
-#[inline(always)]
-pub fn carried(flow: &Flow, way: Way, data: Data, total: u64) -> Carried {
-    let calls = super::calls_of_process();
-    let has_records = calls & tls_calls::RECORDS != 0;
-    let is_ciphertext = has_records && sealed::passed(flow, way, data, total)
-        || flow.tls_id != 0
-            && call::of_system_call(calls)
-                .is_some_and(|call| call.object == 0 || call.object == flow.tls_object);
-    Carried {
-        calls,
-        is_ciphertext,
+impl Carried {
+    /// Keeps what [`examine`] needs beside the operation's bytes.
+    #[inline(always)]
+    pub fn store(&self, scratch: &mut Scratch) {
+        scratch.calls = self.calls;
+        scratch.is_stale = self.is_stale.into();
+        scratch.waiting = self.waiting;
     }
+}
+
+/// Asks what an operation of this socket is, which moved `total` bytes.
+#[inline(always)]
+pub fn carried(flow: &Flow, scope: Scope, way: Way, data: Data, total: u64) -> Carried {
+    let calls = super::calls_of_process();
+    if calls & tls_calls::RECORDS != 0 && sealed::passed(flow, way, data, total) {
+        return Carried {
+            calls,
+            is_ciphertext: true,
+            is_stale: false,
+            waiting: 0,
+        };
+    }
+    let make_for = (flow.tls_id == 0).then_some(scope.slot);
+    let mut call = call::of_system_call(calls, make_for);
+    let inside = call.as_ref().map_or(0, |call| call::inside(call));
+    let waiting = call.as_mut().map_or(0, |call| note(call, way));
+    let mut carried = Carried {
+        calls,
+        is_ciphertext: false,
+        is_stale: false,
+        waiting,
+    };
+    // Without a call too: a goroutine that was started for it may close a connection.
+    let is_tied = flow.tls_id != 0
+        && calls != 0
+        && flow.tls_process == super::process()
+        && flow.tls_program == super::program();
+    if is_tied && (inside == 0 || inside == flow.tls_object) {
+        if let Some(connection) = connection::of_flow(flow) {
+            connection::moved_unseen(connection, way, total);
+            carried.is_ciphertext = true;
+        } else {
+            carried.is_stale = true;
+        }
+    }
+    carried
+}
+
+/// Takes note of an operation that moved nothing.
+#[inline(always)]
+pub fn failed(way: Way) {
+    if let Some(call) = call::of_system_call(super::calls_of_process(), None) {
+        note(call, way);
+    }
+}
+
+/// Takes note of any operation. Gives the object whose ciphertext it may carry.
+#[inline(always)]
+fn note(call: &mut TlsCall, way: Way) -> u64 {
+    let inside = call::inside(call);
+    let waiting = call.waiting;
+    if inside != 0 || way == Way::Send {
+        // Whatever it is, the next one is not the first after the call.
+        call.waiting = 0;
+    }
+    if inside == 0 {
+        return waiting;
+    }
+    call.did_io = true;
+    if call.hellos != 0
+        && let Some(connection) = connection::known(inside)
+    {
+        call::settle(call, connection);
+    }
+    0
 }
 
 /// Learns from an operation that is not known to be ciphertext, of which `bytes` are captured. True if that is what it turns
@@ -52,37 +128,95 @@ pub fn examine(
     scratch: &Scratch,
     bytes: u64,
 ) -> bool {
-    // SAFETY: a field of the map's value.
-    let calls = unsafe { ptr::read_volatile(&raw const scratch.calls) };
-    let call = call::of_system_call(calls);
-    let is_called = call
-        .as_ref()
-        .is_some_and(|call| call.object != 0 || call.waiting != 0);
+    // SAFETY: fields of the map's value.
+    let (calls, is_stale, waiting) = unsafe {
+        (
+            ptr::read_volatile(&raw const scratch.calls),
+            ptr::read_volatile(&raw const scratch.is_stale) != 0,
+            ptr::read_volatile(&raw const scratch.waiting),
+        )
+    };
+    let call = call::of_system_call(calls, None);
+    let is_called = waiting != 0 || call.as_ref().is_some_and(|call| call.object != 0);
     if calls & tls_calls::RECORDS != 0 && !is_called {
         return sealed::examine(scope, flow, way, scratch, bytes);
     }
     let Some(call) = call else {
-        return false;
+        return is_stale;
     };
-    let (inside, waiting, written) = (call.object, call.waiting, call.waiting_bytes);
-    if inside != 0 || way == Way::Send {
-        // Whatever it is, the next one is not the first after the call.
-        call.waiting = 0;
+    let inside = call::inside(call);
+    let is_tls = is_tls(scratch, bytes);
+    if inside != 0 {
+        let in_kernel = flow::has_upper_protocol(socket);
+        if !in_kernel && !is_tls {
+            return is_stale;
+        }
+        let Some(connection) = connection::used(inside, scope.slot) else {
+            return false;
+        };
+        tie_exactly(connection, inside, flow, scratch);
+        return true;
     }
-    let in_kernel = inside != 0 && flow::has_upper_protocol(socket);
-    if !in_kernel && !is_tls(scratch, bytes) {
+    if is_tls {
+        flow.flags |= LOOKS_LIKE_TLS;
+    }
+    // A call without an end is one of Go, which moves ciphertext in the same goroutine and leaves nothing in memory.
+    let is_open = call.object != 0;
+    if way == Way::Receive && !is_open {
+        note_heard(call, flow, scratch);
+    } else if is_tls && (flow.tls_id == 0 || is_stale) {
+        let object = if is_open { call.object } else { waiting };
+        if object != 0
+            && let Some(connection) = connection::known(object)
+            && (connection.socket == scratch.header.cookie
+                || connection.socket == 0
+                    && (is_open || is_expected(call, connection, scratch, bytes)))
+        {
+            call::settle(call, connection);
+            tie(connection, object, flow, scratch);
+            return true;
+        }
+    }
+    is_stale
+}
+
+/// Takes note of what was received outside of every call.
+#[inline(always)]
+fn note_heard(call: &mut TlsCall, flow: &Flow, scratch: &Scratch) {
+    // The rest of a record does not look like TLS.
+    if flow.flags & LOOKS_LIKE_TLS == 0 {
+        return;
+    }
+    // What a call leaves in memory is sent before that.
+    call.waiting = 0;
+    let cookie = scratch.header.cookie;
+    let differs = call.heard != 0 && call.heard != cookie;
+    call.heard = if differs { SEVERAL } else { cookie };
+}
+
+/// Whether bytes that are sent outside of every call are what the last one left in memory.
+#[inline(always)]
+fn is_expected(call: &TlsCall, connection: &TlsConnection, scratch: &Scratch, bytes: u64) -> bool {
+    let header = &scratch.header;
+    let (kind, message) = (scratch.bytes[0], scratch.bytes[RECORD_HEADER as usize]);
+    if connection.heard == 0 {
+        let is_first =
+            header.offset == 0 && header.opposite == 0 && header.flags & flag::JOINED_LATE == 0;
+        return is_first
+            && connection.awaits != 0
+            && call.hellos == 1
+            && bytes > RECORD_HEADER
+            && kind == HANDSHAKE
+            && message == CLIENT_HELLO;
+    }
+    if connection.heard != header.cookie {
         return false;
     }
-    if inside != 0 {
-        let exact = call.stack != call::OPEN_ENDED;
-        tie(scope, inside, flow, scratch, exact)
-    } else {
-        way == Way::Send
-            && waiting != 0
-            && flow.tls_id == 0
-            && u64::from(scratch.header.total) > written
-            && tie(scope, waiting, flow, scratch, false)
+    let (total, written) = (u64::from(header.total), call.waiting_bytes);
+    if written == 0 {
+        return kind != APPLICATION_DATA;
     }
+    total > written && total - written <= call.waiting_records * RECORD_OVERHEAD
 }
 
 /// Whether captured bytes begin with the header of a TLS record.
@@ -98,29 +232,26 @@ fn is_tls(scratch: &Scratch, bytes: u64) -> bool {
         && length <= RECORD_LENGTH
 }
 
-/// Notes that this socket carries the connection of an object. If `exact`, the operation is one of the call's own, which
-/// proves it whatever was known before.
+/// Notes that this socket carries the connection of an object: the operation is one of a call on it, which proves it whatever
+/// was known before.
 #[inline(always)]
-fn tie(scope: Scope, object: u64, flow: &mut Flow, scratch: &Scratch, exact: bool) -> bool {
-    let Some(connection) = connection::used(object, scope.slot) else {
-        return false;
-    };
+fn tie_exactly(connection: &mut TlsConnection, object: u64, flow: &mut Flow, scratch: &Scratch) {
     let header = &scratch.header;
     if connection.socket != 0 && connection.socket != header.cookie {
-        if !exact {
-            return false;
-        }
         // The object serves another connection now.
-        connection::restart(object);
-    }
-    if !exact && flow.tls_id != 0 {
-        return false;
+        connection::begin_anew(connection);
     }
     let unused = connection.sent == 0 && connection.received == 0;
     let first = header.offset == 0 && header.opposite == 0 && header.flags & flag::JOINED_LATE == 0;
-    if exact && unused && first {
+    if unused && first {
         connection.flags = 0;
     }
+    tie(connection, object, flow, scratch);
+}
+
+#[inline(always)]
+fn tie(connection: &mut TlsConnection, object: u64, flow: &mut Flow, scratch: &Scratch) {
+    let header = &scratch.header;
     connection.socket = header.cookie;
     connection.netns = header.netns;
     connection.family = header.family;
@@ -134,7 +265,7 @@ fn tie(scope: Scope, object: u64, flow: &mut Flow, scratch: &Scratch, exact: boo
     flow.tls_object = object;
     flow.tls_id = connection.id;
     flow.tls_process = super::process();
-    true
+    flow.tls_program = super::program();
 }
 
 /// Flags for the end of a socket itself.
@@ -159,13 +290,7 @@ pub fn ended(flow: &Flow, scope: Scope, kind: Kind, unread: u32) {
     if flow.tls_id == 0 {
         return;
     }
-    if let Some(connection) = of_flow(flow) {
+    if let Some(connection) = connection::of_flow(flow) {
         plaintext::deliver_end(scope, connection, kind, unread);
     }
-}
-
-#[inline(always)]
-fn of_flow(flow: &Flow) -> Option<&'static mut TlsConnection> {
-    connection::of_process(flow.tls_process, flow.tls_object)
-        .filter(|connection| connection.id == flow.tls_id)
 }

@@ -142,6 +142,22 @@ impl Exchanges {
         Ok(seen)
     }
 
+    /// Fails unless the server spans are exactly these exchanges, each on its own connection or without an address. Gives
+    /// how many have one.
+    pub fn must_be_all_if_told(&self, finished: &Finished) -> Result<u64> {
+        finished.must_match(&self.tally(), Kind::Server)?;
+        let mut told = Self::of_spans(&finished.spans)?;
+        told.0.retain(|(port, _), _| *port != 0);
+        for ((port, outcome), seen) in &told.0 {
+            let made = self.0.get(&(*port, outcome.clone())).unwrap_or(&0);
+            ensure!(
+                seen <= made,
+                "{seen} times {outcome} from port {port}, {made} made"
+            );
+        }
+        Ok(told.total())
+    }
+
     /// Fails unless the server spans are exactly these exchanges of HTTPS with the server at this port, each on its own
     /// connection.
     pub fn must_be_all(&self, finished: &Finished, port: u16) -> Result<()> {

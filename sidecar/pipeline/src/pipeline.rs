@@ -5,7 +5,7 @@ use crate::endpoints::Endpoints;
 use crate::exchanges::Exchanges;
 use crate::flow::{Flow, Shared};
 use crate::idle::IdleWatch;
-use crate::model::{Sink, Slot};
+use crate::model::{Encrypted, Sink, Slot};
 use crate::protocol::{Direction, PROTOCOLS, Protocol};
 use crate::reassembly::{Account, Operation};
 use crate::record::Record;
@@ -222,6 +222,9 @@ impl Pipeline {
             opposite: received,
             ..
         } = record.header;
+        if record.header.flags & flag::UNSEEN != 0 {
+            self.tell_unseen(&record.header, sink);
+        }
         let Some(flow) = self.flows.get_mut(&cookie) else {
             return;
         };
@@ -249,6 +252,27 @@ impl Pipeline {
             self.end_flow(cookie, sink);
         } else {
             await_flow(&mut self.awaited, cookie, flow);
+        }
+    }
+
+    /// A TLS connection whose library was used past every probe: its ciphertext was taken for seen, and is not.
+    fn tell_unseen(&mut self, header: &Header, sink: &mut dyn Sink) {
+        let slot = Slot(header.slot);
+        let table = &self.shared.exchanges.settings;
+        let (Some(endpoints), Some(settings)) = (
+            Endpoints::from_header(header),
+            table.get(table.current(slot).key, slot),
+        ) else {
+            return;
+        };
+        if settings.early_objection(&endpoints).is_none() {
+            let stats = &mut self.shared.account.stats;
+            stats.flows_encrypted = stats.flows_encrypted.saturating_add(1);
+            sink.encrypted(Encrypted {
+                slot,
+                tgid: header.tgid,
+                tid: header.tid,
+            });
         }
     }
 

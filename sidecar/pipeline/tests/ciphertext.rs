@@ -109,6 +109,25 @@ fn a_connection_whose_plaintext_is_seen_is_neither_told_nor_a_loss() {
     assert_eq!((stats.flows_encrypted, stats.gaps, stats.holes), (0, 0, 0));
 }
 
+/// A library that was used past the probes: its connection was taken for seen, and only its end tells that it was not.
+#[test]
+fn a_connection_whose_plaintext_was_not_seen_is_told_at_its_end() {
+    let mut bench = http();
+    let flow = Wire::new(1, 7, "10.0.0.1:443", "10.0.0.9:5000").tls();
+    let mut close = flow.close(3);
+    close.header.flags |= flag::UNSEEN;
+    bench.feed(close);
+    let told = Encrypted {
+        slot: Slot(7),
+        tgid: 100,
+        tid: 0,
+    };
+    assert_eq!(bench.results.encrypted, [told]);
+    assert_eq!(bench.pipeline.stats().flows_encrypted, 1);
+    bench.feed(flow.close(4));
+    assert_eq!(bench.pipeline.stats().flows_encrypted, 1);
+}
+
 #[test]
 fn ciphertext_of_a_flow_joined_late_is_recognised_at_a_record() {
     let (mut bench, mut flow) = (
@@ -165,6 +184,11 @@ fn what_the_settings_do_not_want_is_not_told() {
     });
     let mut flow = Wire::new(1, 1, "10.0.0.1:443", "10.0.0.9:5000");
     bench.feed(flow.receive(10, &bytes(CLIENT_HELLO)));
+    let mut close = Wire::new(2, 1, "10.0.0.1:443", "10.0.0.9:5000")
+        .tls()
+        .close(20);
+    close.header.flags |= flag::UNSEEN;
+    bench.feed(close);
     assert!(bench.results.encrypted.is_empty());
     assert_eq!(bench.pipeline.stats().flows_outside_ports, 1);
 }

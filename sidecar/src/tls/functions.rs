@@ -1,7 +1,7 @@
 //! The functions of each TLS library that are probed, and what they do with a connection.
 
 use pilotfish_abi::{
-    TlsAction::{Free, Handshake, Open, Read, SendFile, Shutdown, Skip, Write},
+    TlsAction::{Clear, Flush, Free, Handshake, Open, Read, SendFile, Shutdown, Skip, Write},
     TlsCookie,
     TlsResult::{Fifth, Fourth, Int, None as Nothing, Size},
 };
@@ -86,7 +86,7 @@ const OPENSSL: &[Function] = &[
     entered("SSL_set_accept_state", Open),
     entered("SSL_set_connect_state", Open),
     entered("SSL_shutdown", Shutdown),
-    entered("SSL_clear", Free),
+    entered("SSL_clear", Clear),
     entered("SSL_free", Free),
 ];
 
@@ -99,6 +99,7 @@ const GNUTLS: &[Function] = &[
     returned("gnutls_record_send2", Write, Size),
     returned("gnutls_record_send_range", Write, Size),
     returned("gnutls_record_send_file", SendFile, Size),
+    returned("gnutls_record_uncork", Flush, Nothing),
     returned("gnutls_handshake", Handshake, Nothing),
     entered("gnutls_bye", Shutdown),
     entered("gnutls_deinit", Free),
