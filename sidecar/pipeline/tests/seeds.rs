@@ -7,16 +7,40 @@
 mod conversation;
 mod header_blocks;
 
-use conversation::encode;
+use conversation::{encode, encode_turns};
 use header_blocks::Step;
 use pilotfish_abi::{Family, Header, Kind, flag};
 use pilotfish_pipeline::protocol::PROTOCOLS;
-use pilotfish_pipeline::{Config, Measurement, Pipeline, Record, Sink, Span};
+use pilotfish_pipeline::{Config, Measurement, Pipeline, Record, Sink, Span, Value, semconv};
 use std::path::PathBuf;
 use zerocopy::IntoBytes;
 
 /// Bytes per operation of the streams: most heads are whole, most bodies are not.
 const CAPTURE: usize = 512;
+
+/// A connection that goes on in HTTP/2, as curl 7.88 and nghttpx 1.52 wrote it, in turns: the offer, its acceptance, the
+/// client's preface, the response of stream 1, then a request for what is not there (its content is shortened).
+const UPGRADE: [&[u8]; 6] = [
+    b"GET /hello.txt HTTP/1.1\r\nHost: 127.0.0.1:18767\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\
+      Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n\
+      \x00\x00\x18\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00d\x00\x04\x00\x00\xff\xff\
+      \x00\t\x00\x00\x00\x01\x00\x08\x00\x00\x00\x01",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\
+      \x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00d\x00\x04\x02\x00\x00\x00\x00\x02\x00\x00\x00\x00\
+      \x00\x00\x00\x04\x01\x00\x00\x00\x00\
+      \x00\x00\x04\x08\x00\x00\x00\x00\x00\x01\xff\x00\x01",
+    b"\x00\x00\x00\x04\x01\x00\x00\x00\x00\
+      \x00\x00Q\x01\x04\x00\x00\x00\x01\x88a\x96\xd0z\xbe\x94\x13*i?u\x04\x018\xa0]\xb8\x07\xee\x05\xf51h\xdf_\x87I|\
+      \xa5\x8a\xe8\x19\xaa\x0f\r\x0212l\x96\xd0z\xbe\x94\x13*i?u\x04\x018\xa0]\xb8\x07\xee\x05\xd51h\xdfv\x86\xaai\xd2\
+      \x9a\xfc\xff|\x88\n\xe0R\xa9\xa7Jk\xf3\
+      \x00\x00\x0c\x00\x01\x00\x00\x00\x01hello there\n",
+    b"\x00\x00&\x01\x05\x00\x00\x00\x03\x82\x04\x86b\x93!\x06\xaao\x86A\x8b\x08\x9d\\\x0b\x81p\xdc\x0b\xce\xb8\xefz\x88%\
+      \xb6P\xc3\xab\xbc\xf2\xe1S\x03*/*",
+    b"\x00\x00\x1d\x01\x04\x00\x00\x00\x03\x8d\xc2_\x91I|\xa5\x89\xd3M\x1fd\x9cv \xa9\x82\xd4\xca\xb3\xdf\x0f\r\x03335\
+      \xc0\xbf\
+      \x00\x00\x04\x00\x01\x00\x00\x00\x03none",
+];
 
 /// The beginning of a `ClientHello`, as far as it decides.
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
@@ -40,12 +64,20 @@ const CALLS: &[&[u8]] = &[
     b"\x20\x3f\xe1\x1f\x83\x86\x04\x06/a.B/D\x10\x0cgrpc-timeout\x021S",
 ];
 
+/// The status of each span.
 #[derive(Default)]
-struct Count(usize);
+struct Statuses(Vec<Option<i64>>);
 
-impl Sink for Count {
-    fn span(&mut self, _: Span) {
-        self.0 += 1;
+impl Sink for Statuses {
+    fn span(&mut self, span: Span) {
+        let mut attributes = span.attributes.iter();
+        self.0
+            .push(attributes.find_map(|attribute| match attribute.value {
+                Value::Int(status) if attribute.key == semconv::HTTP_RESPONSE_STATUS_CODE => {
+                    Some(status)
+                }
+                _ => None,
+            }));
     }
 
     fn measurement(&mut self, _: Measurement) {}
@@ -75,22 +107,25 @@ fn record(kind: Kind, time: u64, offset: usize, payload: &[u8], total: usize) ->
 
 /// A server's connection as the ring buffer carries it.
 fn stream(ask: &[u8], answer: &[u8]) -> Vec<u8> {
+    stream_of(&[ask, answer])
+}
+
+/// The same of turns that begin with the requests'.
+fn stream_of(turns: &[&[u8]]) -> Vec<u8> {
     let mut records = Vec::new();
     let mut time = 0;
-    for (kind, bytes) in [(Kind::Receive, ask), (Kind::Send, answer)] {
-        for (index, operation) in bytes.chunks(CAPTURE).enumerate() {
+    let mut offsets = [0, 0];
+    let sides = [(0, Kind::Receive), (1, Kind::Send)];
+    for ((side, kind), bytes) in sides.into_iter().cycle().zip(turns) {
+        for operation in bytes.chunks(CAPTURE) {
             time += 1_000_000;
-            records.extend(record(
-                kind,
-                time,
-                index * CAPTURE,
-                operation,
-                operation.len(),
-            ));
+            let total = operation.len();
+            records.extend(record(kind, time, offsets[side], operation, total));
+            offsets[side] += total;
         }
     }
-    records.extend(record(Kind::SendEnd, time + 1, answer.len(), &[], 0));
-    records.extend(record(Kind::Close, time + 2, answer.len(), &[], 0));
+    records.extend(record(Kind::SendEnd, time + 1, offsets[1], &[], 0));
+    records.extend(record(Kind::Close, time + 2, offsets[1], &[], 0));
     records
 }
 
@@ -131,6 +166,15 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
             seeds.push((format!("pipeline/{name}"), stream(ask, answer)));
         }
     }
+    if let Some(number) = PROTOCOLS
+        .iter()
+        .position(|protocol| protocol.name == "http1")
+    {
+        let choice = vec![u8::try_from(number).unwrap(), 0];
+        let conversation = [choice, encode_turns(&UPGRADE)].concat();
+        seeds.push(("protocols/upgrade".into(), conversation));
+    }
+    seeds.push(("pipeline/upgrade".into(), stream_of(&UPGRADE)));
     for (name, kind, payload) in [
         ("receive", Kind::Receive, &b"GET"[..]),
         ("close", Kind::Close, b""),
@@ -176,24 +220,24 @@ fn the_corpus_is_the_samples() {
     }
 }
 
-/// Runs a stream of records; returns the number of spans.
-fn run(stream: &[u8]) -> usize {
+/// Runs a stream of records; returns the status of each span.
+fn run(stream: &[u8]) -> Vec<Option<i64>> {
     let mut pipeline = Pipeline::new(Config::default()).unwrap();
-    let mut count = Count::default();
+    let mut statuses = Statuses::default();
     let mut rest = stream;
     while let Ok(record) = Record::parse(rest) {
-        pipeline.on_record(&record, &mut count);
+        pipeline.on_record(&record, &mut statuses);
         let length = (Header::SIZE + record.payload.len()).next_multiple_of(8);
         rest = rest.get(length..).unwrap_or_default();
     }
-    pipeline.finish(&mut count);
+    pipeline.finish(&mut statuses);
     let stats = pipeline.stats();
     assert_eq!((pipeline.flows_open(), pipeline.exchanges_open()), (0, 0));
     assert_eq!(
         stats.exchanges_started,
         stats.exchanges_finished + stats.exchanges_abandoned
     );
-    count.0
+    statuses.0
 }
 
 #[test]
@@ -202,10 +246,15 @@ fn every_stream_gives_spans() {
         for (ask, answer) in protocol.samples {
             let stream = stream(ask, answer);
             let spans = run(&stream);
-            assert!(spans > 0, "{}", protocol.name);
+            assert!(!spans.is_empty(), "{}", protocol.name);
             assert_eq!(run(&above_tls(&stream)), spans, "{}", protocol.name);
         }
     }
+}
+
+#[test]
+fn a_connection_that_goes_on_in_http2_gives_a_span_per_request() {
+    assert_eq!(run(&stream_of(&UPGRADE)), [Some(200), Some(404)]);
 }
 
 /// The checked-in inputs of a fuzz target.

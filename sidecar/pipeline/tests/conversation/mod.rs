@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashSet};
 const MAX_VALUE: usize = 4096;
 
 /// Most bytes that a parser may keep of one flow.
-const MAX_HELD: usize = 512 * 1024;
+const MAX_HELD: usize = 2 * 1024 * 1024;
 
 /// One thing that happens on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,8 +216,13 @@ pub(crate) fn decode(mut input: &[u8]) -> Vec<Step> {
 
 /// The fuzz input that [`decode`] turns into a conversation of requests that arrive whole and are answered.
 pub(crate) fn encode(requests: &[u8], responses: &[u8]) -> Vec<u8> {
+    encode_turns(&[requests, responses])
+}
+
+/// The same of turns that begin with the requests'.
+pub(crate) fn encode_turns(turns: &[&[u8]]) -> Vec<u8> {
     let mut input = Vec::new();
-    for (operation, bytes) in [(0, requests), (1, responses)] {
+    for (operation, bytes) in [0, 1].into_iter().cycle().zip(turns) {
         for piece in bytes.chunks(256) {
             input.push(operation);
             input.extend(

@@ -104,6 +104,16 @@ impl Open {
         open
     }
 
+    /// The protocol was negotiated once the request was there.
+    pub(in crate::protocol) fn switch_to(&mut self, version: &'static str) {
+        self.version = version;
+        for attribute in &mut self.attributes {
+            if attribute.key == semconv::NETWORK_PROTOCOL_VERSION {
+                attribute.value = Value::Str(CompactString::const_new(version));
+            }
+        }
+    }
+
     pub(in crate::protocol) fn is_connect(&self) -> bool {
         self.method == "CONNECT"
     }

@@ -29,6 +29,8 @@ pub(super) struct RequestHead<'a> {
     pub(super) tracestates: SmallVec<[&'a [u8]; 1]>,
     /// It asks for another protocol: what follows on the connection depends on the answer.
     pub(super) upgrade: bool,
+    /// That is HTTP/2 (RFC 7540, section 3.2) and nothing else.
+    pub(super) h2c: bool,
     /// `Expect: 100-continue`: the body may never be sent.
     pub(super) expects_continue: bool,
     delimiters: Delimiters,
@@ -196,7 +198,10 @@ impl<'a> RequestHead<'a> {
             6 if is("expect") => {
                 self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
             }
-            7 if is("upgrade") => self.upgrade = true,
+            7 if is("upgrade") => {
+                self.upgrade = true;
+                self.h2c = value.trim_ascii().eq_ignore_ascii_case(b"h2c");
+            }
             9 if is("forwarded") => _ = self.forwarded.get_or_insert(value),
             10 if is("user-agent") => self.user_agent = Some(value),
             10 if is("tracestate") => self.tracestates.push(value),

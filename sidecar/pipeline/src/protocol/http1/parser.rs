@@ -14,6 +14,9 @@
 //!
 //! Limit: a connection that was pipelining before it was joined, or within what was lost, and never shows two open
 //! requests afterwards pairs each request with the response before its own; order alone cannot tell it from keep-alive.
+//!
+//! A server that agrees to go on in HTTP/2 answers the request that offered it there: its parser takes over, with the open
+//! exchange, for as long as the connection lasts. It counts as `http1` in the settings.
 
 mod requests;
 mod responses;
@@ -23,6 +26,7 @@ use super::buffer::{HeadBuffer, TooLong};
 use super::early::{Early, Full};
 use super::pending::Pending;
 use crate::model::Kind;
+use crate::protocol::http2::Http2;
 use crate::protocol::{Direction, Event, Events, ExchangeId, FlowInfo, Loss, Moment, Parser, Side};
 use std::collections::VecDeque;
 
@@ -49,6 +53,8 @@ pub(super) struct Http1 {
     pipelined: bool,
     /// [`Event::Lost`] was told, and no request line was found since.
     lost: bool,
+    /// Reads what follows, once the server has agreed to go on in HTTP/2.
+    successor: Option<Box<Http2>>,
     /// Nothing more will come out of this connection.
     ended: bool,
 }
@@ -121,6 +127,9 @@ impl Parser for Http1 {
         at: Moment,
         events: &mut dyn Events,
     ) {
+        if let Some(successor) = &mut self.successor {
+            return successor.on_bytes(direction, bytes, at, events);
+        }
         if self.ended {
             return;
         }
@@ -135,6 +144,9 @@ impl Parser for Http1 {
     }
 
     fn on_gap(&mut self, direction: Direction, length: u64, at: Moment, events: &mut dyn Events) {
+        if let Some(successor) = &mut self.successor {
+            return successor.on_gap(direction, length, at, events);
+        }
         if self.ended || length == 0 {
             return;
         }
@@ -147,6 +159,9 @@ impl Parser for Http1 {
     }
 
     fn on_close(&mut self, direction: Direction, at: Moment, events: &mut dyn Events) {
+        if let Some(successor) = &mut self.successor {
+            return successor.on_close(direction, at, events);
+        }
         if !self.ended && direction != self.request_direction {
             let result = self.response_close(at, events);
             self.settle(&result, events);
@@ -154,6 +169,9 @@ impl Parser for Http1 {
     }
 
     fn on_end(&mut self, events: &mut dyn Events) {
+        if let Some(successor) = &mut self.successor {
+            return successor.on_end(events);
+        }
         self.abandon_all(events);
         self.ended = true;
     }
@@ -163,9 +181,17 @@ impl Parser for Http1 {
             .capacity()
             .saturating_add(self.response_head.capacity())
             .saturating_add(self.early.capacity())
+            .saturating_add(
+                self.successor
+                    .as_ref()
+                    .map_or(0, |successor| successor.held_bytes()),
+            )
     }
 
     fn on_tick(&mut self, now: u64, events: &mut dyn Events) {
+        if let Some(successor) = &mut self.successor {
+            return successor.on_tick(now, events);
+        }
         self.drop_stale(now, events);
         if self.is_endless(now) {
             self.give_up(events);
@@ -208,6 +234,7 @@ impl Http1 {
             },
             pipelined: false,
             lost: info.joined_late,
+            successor: None,
             ended: false,
         }
     }
@@ -300,5 +327,14 @@ const fn gap_before(head: &HeadBuffer) -> Loss {
         Loss::Gap
     } else {
         Loss::HeadTooLong
+    }
+}
+
+/// The moment of `rest`, the tail of `bytes`, which moved at `at`.
+const fn moved_on(at: Moment, bytes: &[u8], rest: &[u8]) -> Moment {
+    let consumed = bytes.len().saturating_sub(rest.len()) as u64;
+    Moment {
+        offset: at.offset.saturating_add(consumed),
+        ..at
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Pending {
     pub(super) open: Open,
     /// It asked for another protocol.
     pub(super) upgrade: bool,
+    /// That is HTTP/2.
+    pub(super) h2c: bool,
     /// It waits for a 100 before sending its body, and none has come.
     pub(super) awaits_continue: bool,
 }
@@ -32,6 +34,7 @@ impl Pending {
         Self {
             open: Open::new(id, kind, &request, tls),
             upgrade: head.upgrade,
+            h2c: head.h2c,
             awaits_continue: head.expects_continue,
         }
     }

@@ -3,45 +3,31 @@
 //! A stream's number is used once in a connection's life, so that a response belongs to the request of its number and to no
 //! other, however much was lost. Each direction has its own header compression and loses its place on its own. What a loss
 //! may have swallowed is not told: a stream without a provable outcome gives no span.
+//!
+//! # Bounds
+//!
+//! A connection keeps at most 1,024 streams, which hold at most 1 MiB; beyond either the oldest is given up, and counted as
+//! abandoned. Each direction keeps a header table ([`hpack`]), one frame of a header block and the block's frames before it,
+//! of 64 KiB each. Vectors may be twice as large as what they contain: 2 MiB in all.
 
-use super::fields::{Field, RequestFields, ResponseFields, is_wanted};
+mod losses;
+mod requests;
+mod responses;
+
+use super::fields::is_wanted;
 use super::framing::{Framing, Item, Items};
 use super::stream::{Ending, Of, Stream};
 use super::streams::Streams;
 use crate::hpack;
 use crate::model::Kind;
-use crate::protocol::http::exchange::{INCOMPLETE_RESPONSE, NO_RESPONSE};
-use crate::protocol::{
-    Direction, Event, Events, ExchangeId, FlowInfo, Loss, Moment, Parser, Side, Started,
-};
+use crate::protocol::http::exchange::Open;
+use crate::protocol::{Direction, Event, Events, ExchangeId, FlowInfo, Loss, Moment, Parser, Side};
 
-/// Nanoseconds without a frame after which a stream is given up whose end may have been lost.
-const DOUBTFUL_PATIENCE: u64 = 60_000_000_000;
 /// Nanoseconds by which the record of a response may precede that of its request.
 const EARLY_PATIENCE: u64 = 1_000_000_000;
 
-/// Names of the error codes (RFC 9113, section 7), for `error.type`.
-const ERRORS: [&str; 14] = [
-    "NO_ERROR",
-    "PROTOCOL_ERROR",
-    "INTERNAL_ERROR",
-    "FLOW_CONTROL_ERROR",
-    "SETTINGS_TIMEOUT",
-    "STREAM_CLOSED",
-    "FRAME_SIZE_ERROR",
-    "REFUSED_STREAM",
-    "CANCEL",
-    "COMPRESSION_ERROR",
-    "CONNECT_ERROR",
-    "ENHANCE_YOUR_CALM",
-    "INADEQUATE_SECURITY",
-    "HTTP_1_1_REQUIRED",
-];
-/// Every other one.
-const OTHER_ERROR: &str = "_OTHER";
-
 /// The parser of one connection.
-pub(super) struct Http2 {
+pub(in crate::protocol) struct Http2 {
     request_direction: Direction,
     requests: Framing,
     responses: Framing,
@@ -50,8 +36,8 @@ pub(super) struct Http2 {
 
 /// What both directions share.
 struct Connection {
-    kind: Kind,
-    tls: bool,
+    /// What its exchanges have in common; the name is that of stream 1's.
+    of: Of,
     request_fields: hpack::Decoder,
     response_fields: hpack::Decoder,
     streams: Streams,
@@ -60,6 +46,12 @@ struct Connection {
     /// No request can have been missed since `latest`.
     is_ordered: bool,
     state: State,
+    /// A loss was told for the operation that is being read, and no request was found since.
+    is_loss_told: bool,
+    /// The place in the responses is lost.
+    is_blind: bool,
+    /// Until then a request may show up whose response was lost. `CLOCK_MONOTONIC`, nanoseconds.
+    blind_until: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,11 +146,14 @@ impl Http2 {
             requests: framing(true),
             responses: framing(false),
             connection: Connection {
-                kind: match request_direction {
-                    Direction::Received => Kind::Server,
-                    Direction::Sent => Kind::Client,
+                of: Of {
+                    id: ExchangeId(1),
+                    kind: match request_direction {
+                        Direction::Received => Kind::Server,
+                        Direction::Sent => Kind::Client,
+                    },
+                    tls: info.tls,
                 },
-                tls: info.tls,
                 request_fields: hpack::Decoder::new(is_whole, is_wanted),
                 response_fields: hpack::Decoder::new(is_whole, is_wanted),
                 streams: Streams::default(),
@@ -169,8 +164,32 @@ impl Http2 {
                 } else {
                     State::Patchy
                 },
+                is_loss_told: false,
+                is_blind: false,
+                blind_until: 0,
             },
         }
+    }
+
+    /// A parser for what follows on a connection once the server has taken the offer to go on in HTTP/2 that came with this
+    /// request (RFC 7540, section 3.2): stream 1 answers it.
+    pub(in crate::protocol) fn upgraded(
+        info: &FlowInfo,
+        request_direction: Direction,
+        mut request: Open,
+        at: u64,
+    ) -> Self {
+        let info = FlowInfo {
+            joined_late: false,
+            ..info.clone()
+        };
+        let mut parser = Self::new(&info, request_direction, Side::Request);
+        request.switch_to("2");
+        parser.connection.of.id = request.id;
+        parser.connection.latest = 1;
+        let stream = Stream::upgraded(request, at);
+        parser.connection.streams.insert(1, stream);
+        parser
     }
 
     fn read(
@@ -182,6 +201,8 @@ impl Http2 {
         if self.connection.state == State::Ended {
             return;
         }
+        self.connection.is_loss_told = false;
+        self.connection.is_blind = self.responses.is_lost();
         let (framing, side) = if direction == self.request_direction {
             (&mut self.requests, Side::Request)
         } else {
@@ -208,7 +229,7 @@ impl Items for Reading<'_> {
                 promised: true,
                 block,
                 ..
-            } => connection.pass_over(*side, block),
+            } => connection.pass_over(*side, block, *events),
             Item::Block {
                 stream,
                 end_stream,
@@ -223,9 +244,19 @@ impl Items for Reading<'_> {
                 stream,
                 length,
                 end_stream,
-            } => connection.data(*side, stream, length, end_stream, at, *events),
-            Item::Reset { stream, code } => connection.reset(stream, code, at, *events),
-            Item::Lost(loss) => connection.lose(*side, loss, *events),
+            } => match side {
+                Side::Request => connection.request_data(stream, length, end_stream, at),
+                Side::Response => {
+                    connection.response_data(stream, length, end_stream, at, *events);
+                }
+            },
+            Item::Reset { stream, code } => connection.reset(*side, stream, code, at, *events),
+            Item::GoAway { last } => {
+                if *side == Side::Response {
+                    connection.refuse_behind(last, at, *events);
+                }
+            }
+            Item::Lost(loss) => connection.lose(*side, loss, at, *events),
         }
         connection.state != State::Ended
     }
@@ -239,283 +270,58 @@ impl Connection {
         }
     }
 
-    /// A header block: its fields go to `take`. False if they are not all there.
+    /// A header block: its fields go to `take`. False, and told, if they are not all there.
     fn decode(
         &mut self,
         side: Side,
         block: Option<&[u8]>,
         take: impl FnMut(hpack::Field<'_>),
+        events: &mut dyn Events,
     ) -> bool {
         let decoder = self.decoder(side);
-        let Some(block) = block else {
-            decoder.lose();
-            return false;
+        let loss = match block.map(|block| decoder.decode(block, take)) {
+            Some(Ok(block)) if block.dropped == 0 => return true,
+            Some(Ok(_)) => Loss::HeadTooLong,
+            Some(Err(_)) => Loss::Malformed,
+            None => {
+                decoder.lose();
+                Loss::HeadTooLong
+            }
         };
-        decoder
-            .decode(block, take)
-            .is_ok_and(|block| block.dropped == 0)
+        self.tell_loss(loss, events);
+        false
     }
 
     /// A header block that is of no interest still fills the table.
-    fn pass_over(&mut self, side: Side, block: Option<&[u8]>) {
-        self.decode(side, block, |_| {});
-    }
-
-    fn request(
-        &mut self,
-        number: u32,
-        end_stream: bool,
-        block: Option<&[u8]>,
-        at: Moment,
-        events: &mut dyn Events,
-    ) {
-        let mut fields = RequestFields::default();
-        let is_read = self.decode(Side::Request, block, |field| fields.take(field));
-        let stream = self.streams.get_mut(number);
-        if let Some(stream) = stream
-            && stream.request.is_some()
-        {
-            // Trailers.
-            stream.request_body.ended |= end_stream;
-            stream.latest = at.time;
-            return;
-        }
-        // Numbers ascend, so that what does not is the rest of a request that was not seen.
-        if number <= self.latest || number.is_multiple_of(2) {
-            return;
-        }
-        if !is_read {
-            // A request of which nothing is known, or trailers of one.
-            self.is_ordered = false;
-            self.latest = number;
-            self.streams.remove(number);
-            events.event(Event::Lost(Loss::HeadTooLong));
-            return;
-        }
-        let is_request = fields.method != Field::Absent || fields.is_nameless && self.is_ordered;
-        if !is_request {
-            return;
-        }
-        self.latest = number;
-        self.is_ordered = true;
-        events.event(Event::Started(Started {
-            id: exchange_id(number),
-            kind: self.kind,
-            at,
-            traceparent: fields.traceparent(),
-            tracestate: (!fields.tracestate.is_empty()).then(|| fields.tracestate.clone()),
-        }));
-        let mut stream = self.streams.remove(number).unwrap_or_default();
-        stream.request = Some(Box::new(fields));
-        stream.request_body.ended = end_stream;
-        stream.latest = at.time;
-        match stream.early_end {
-            Some(ending) => self.finish(number, stream, ending, events),
-            None => self.enter(number, stream, events),
-        }
-    }
-
-    fn response(
-        &mut self,
-        number: u32,
-        end_stream: bool,
-        block: Option<&[u8]>,
-        at: Moment,
-        events: &mut dyn Events,
-    ) {
-        let mut fields = ResponseFields::default();
-        let is_read = self.decode(Side::Response, block, |field| fields.take(field));
-        let Some(stream) = self.stream_of_response(number, at, events) else {
-            return;
-        };
-        stream.answer(is_read.then_some(&fields));
-        stream.response_body.ended |= end_stream;
-        if end_stream || stream.is_tunnel() {
-            self.end(number, None, at, events);
-        }
-    }
-
-    fn data(
-        &mut self,
-        side: Side,
-        number: u32,
-        length: Option<u32>,
-        end_stream: bool,
-        at: Moment,
-        events: &mut dyn Events,
-    ) {
-        match side {
-            Side::Request => {
-                if let Some(stream) = self.streams.get_mut(number) {
-                    stream.request_body.add(length);
-                    stream.request_body.ended |= end_stream;
-                    stream.latest = at.time;
-                }
-            }
-            Side::Response => {
-                let Some(stream) = self.streams.get_mut(number) else {
-                    return;
-                };
-                stream.response_body.add(length);
-                stream.response_body.ended = end_stream;
-                stream.latest = at.time;
-                if end_stream {
-                    self.end(number, None, at, events);
-                }
-            }
-        }
-    }
-
-    /// Either side has ended a stream early (RFC 9113, section 5.4.2).
-    fn reset(&mut self, number: u32, code: Option<u32>, at: Moment, events: &mut dyn Events) {
-        if self.streams.get_mut(number).is_none() {
-            return;
-        }
-        match code {
-            Some(code) => {
-                let name = ERRORS.get(code as usize).copied().unwrap_or(OTHER_ERROR);
-                self.end(number, Some(name), at, events);
-            }
-            None => {
-                if let Some(stream) = self.streams.remove(number) {
-                    abandon(number, &stream, events);
-                }
-            }
-        }
-    }
-
-    /// The stream that a header block of the response belongs to, entered if its request may still come.
-    fn stream_of_response(
-        &mut self,
-        number: u32,
-        at: Moment,
-        events: &mut dyn Events,
-    ) -> Option<&mut Stream> {
-        if self.streams.get_mut(number).is_none() {
-            if number <= self.latest || number.is_multiple_of(2) {
-                return None;
-            }
-            self.enter(number, Stream::default(), events);
-        }
-        let stream = self.streams.get_mut(number)?;
-        stream.latest = at.time;
-        Some(stream)
+    fn pass_over(&mut self, side: Side, block: Option<&[u8]>, events: &mut dyn Events) {
+        self.decode(side, block, |_| {}, events);
     }
 
     fn enter(&mut self, number: u32, stream: Stream, events: &mut dyn Events) {
-        if let Some((evicted, stream)) = self.streams.insert(number, stream) {
-            abandon(evicted, &stream, events);
-        }
-    }
-
-    /// The response of a stream has ended.
-    fn end(
-        &mut self,
-        number: u32,
-        broken: Option<&'static str>,
-        at: Moment,
-        events: &mut dyn Events,
-    ) {
-        let Some(mut stream) = self.streams.remove(number) else {
-            return;
-        };
-        let ending = Ending {
-            at: at.time,
-            broken,
-        };
-        if stream.request.is_some() {
-            self.finish(number, stream, ending, events);
-        } else {
-            stream.early_end = Some(ending);
-            self.enter(number, stream, events);
+        self.streams.insert(number, stream);
+        while let Some((number, stream)) = self.streams.take_excess() {
+            self.abandon(number, &stream, events);
         }
     }
 
     fn finish(&self, number: u32, stream: Stream, ending: Ending, events: &mut dyn Events) {
-        let id = exchange_id(number);
-        let of = Of {
-            id,
-            kind: self.kind,
-            tls: self.tls,
-        };
+        let id = self.exchange_id(number);
+        let of = Of { id, ..self.of };
         events.event(match stream.finish(of, ending) {
             Some(exchange) => Event::Finished(Box::new(exchange)),
             None => Event::Abandoned(id),
         });
     }
 
-    /// The place in one direction is lost. Bytes that contradict the protocol although none is missing are no HTTP/2.
-    fn lose(&mut self, side: Side, loss: Loss, events: &mut dyn Events) {
-        events.event(Event::Lost(loss));
-        if loss == Loss::Malformed && self.state == State::Whole {
-            self.give_up(events);
-            events.event(Event::Opaque);
-            return;
-        }
-        self.state = State::Patchy;
-        self.decoder(side).lose();
-        for stream in self.streams.each() {
-            match side {
-                Side::Request => stream.lose_request(),
-                Side::Response => stream.lose_response(),
-            }
-        }
-        if side == Side::Request {
-            self.is_ordered = false;
+    fn abandon(&self, number: u32, stream: &Stream, events: &mut dyn Events) {
+        if stream.request.is_some() {
+            events.event(Event::Abandoned(self.exchange_id(number)));
         }
     }
 
-    /// The server sends no more. A client's request that was cut off is a failed one; a server that never answered shows
-    /// no status to report.
-    fn close(&mut self, is_whole: bool, at: Moment, events: &mut dyn Events) {
-        self.state = State::Ended;
-        for (number, stream) in self.streams.take(|_| true) {
-            let broken = match (stream.is_answered(), self.kind) {
-                (true, _) => INCOMPLETE_RESPONSE,
-                (false, Kind::Client) => NO_RESPONSE,
-                (false, Kind::Server) => {
-                    abandon(number, &stream, events);
-                    continue;
-                }
-            };
-            if !is_whole || stream.doubtful || stream.request.is_none() {
-                abandon(number, &stream, events);
-                continue;
-            }
-            let ending = Ending {
-                at: at.time,
-                broken: Some(broken),
-            };
-            self.finish(number, stream, ending, events);
-        }
-    }
-
-    fn drop_stale(&mut self, now: u64, events: &mut dyn Events) {
-        let is_stale = |stream: &Stream| {
-            let silent = now.saturating_sub(stream.latest);
-            stream.doubtful && silent >= DOUBTFUL_PATIENCE
-                || stream.request.is_none() && silent >= EARLY_PATIENCE
-        };
-        for (number, stream) in self.streams.take(is_stale) {
-            abandon(number, &stream, events);
-        }
-    }
-
-    fn give_up(&mut self, events: &mut dyn Events) {
-        for (number, stream) in self.streams.take(|_| true) {
-            abandon(number, &stream, events);
-        }
-        self.state = State::Ended;
-    }
-}
-
-/// A stream's number is never used again, and ascends with its requests.
-const fn exchange_id(number: u32) -> ExchangeId {
-    ExchangeId(number as u64)
-}
-
-fn abandon(number: u32, stream: &Stream, events: &mut dyn Events) {
-    if stream.request.is_some() {
-        events.event(Event::Abandoned(exchange_id(number)));
+    /// A stream's number is never used again, and ascends with its requests.
+    const fn exchange_id(&self, number: u32) -> ExchangeId {
+        let behind = (number as u64).saturating_sub(1);
+        ExchangeId(self.of.id.0.saturating_add(behind))
     }
 }

@@ -66,6 +66,29 @@ impl Field {
     }
 }
 
+/// What a `content-type` says, if there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ContentType {
+    #[default]
+    Absent,
+    /// Of no call.
+    Other,
+    Call(Content),
+}
+
+impl ContentType {
+    fn of(value: &[u8]) -> Self {
+        Content::of(value).map_or(Self::Other, Self::Call)
+    }
+
+    pub(super) const fn call(self) -> Option<Content> {
+        match self {
+            Self::Call(content) => Some(content),
+            Self::Absent | Self::Other => None,
+        }
+    }
+}
+
 /// The fields of a request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequestFields {
@@ -77,7 +100,7 @@ pub(super) struct RequestFields {
     pub(super) forwarded: Field,
     pub(super) x_forwarded_for: Field,
     pub(super) x_forwarded_proto: Field,
-    pub(super) content: Option<Content>,
+    pub(super) content: ContentType,
     pub(super) traceparents: SmallVec<[SmallVec<[u8; 64]>; 1]>,
     pub(super) tracestate: SmallVec<[u8; 64]>,
     /// There are fields whose names are not known: each may be any of the above.
@@ -104,7 +127,7 @@ impl RequestFields {
             b"x-forwarded-proto" => &mut self.x_forwarded_proto,
             b":path" => return self.path.take(value, MAX_TARGET),
             b"content-type" => {
-                self.content = Content::of(value);
+                self.content = ContentType::of(value);
                 return;
             }
             b"traceparent" => return self.take_parent(value),
@@ -131,15 +154,18 @@ impl RequestFields {
         }
     }
 
-    /// The only `traceparent`; several contradict each other.
-    pub(super) fn traceparent(&self) -> Option<SmallVec<[u8; 64]>> {
-        match self.traceparents.as_slice() {
-            [one] => Some(one.clone()),
-            _ => None,
-        }
+    /// Takes the only `traceparent` out; several contradict each other.
+    pub(super) fn take_traceparent(&mut self) -> Option<SmallVec<[u8; 64]>> {
+        let mut all = std::mem::take(&mut self.traceparents);
+        all.pop().filter(|_| all.is_empty())
     }
 
-    /// Bytes on the heap, with the box that it is in.
+    /// Takes `tracestate` out, if there is one.
+    pub(super) fn take_tracestate(&mut self) -> Option<SmallVec<[u8; 64]>> {
+        Some(std::mem::take(&mut self.tracestate)).filter(|state| !state.is_empty())
+    }
+
+    /// Bytes on the heap, with the box that it is in; without the trace context, which is to be taken out.
     pub(super) fn held_bytes(&self) -> usize {
         let fields = [
             &self.method,
@@ -162,13 +188,20 @@ impl RequestFields {
         let told = [&self.method, &self.path, &self.authority];
         self.is_nameless && told.into_iter().any(|field| *field == Field::Absent)
     }
+
+    /// True if it may be a call without this showing: every call is a POST with a content type.
+    pub(super) fn may_be_call(&self) -> bool {
+        self.is_nameless
+            && self.content == ContentType::Absent
+            && matches!(self.method.known(), None | Some("POST"))
+    }
 }
 
 /// The fields of a response, or of its trailers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ResponseFields {
     pub(super) status: Option<u16>,
-    pub(super) content: Option<Content>,
+    pub(super) content: ContentType,
     pub(super) grpc_status: Option<u32>,
     /// There are fields whose names are not known: each may be any of the above.
     pub(super) is_nameless: bool,
@@ -191,7 +224,7 @@ impl ResponseFields {
                     .filter(|status| (100..=999).contains(status));
             }
             b"grpc-status" => self.grpc_status = number(value),
-            b"content-type" => self.content = Content::of(value),
+            b"content-type" => self.content = ContentType::of(value),
             _ => {}
         }
     }

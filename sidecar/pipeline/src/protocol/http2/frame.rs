@@ -11,13 +11,13 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) mod kind {
     pub(in super::super) const DATA: u8 = 0;
     pub(in super::super) const HEADERS: u8 = 1;
-    pub(super) const PRIORITY: u8 = 2;
+    pub(in super::super) const PRIORITY: u8 = 2;
     pub(in super::super) const RST_STREAM: u8 = 3;
     pub(in super::super) const SETTINGS: u8 = 4;
     pub(in super::super) const PUSH_PROMISE: u8 = 5;
-    pub(super) const PING: u8 = 6;
-    pub(super) const GOAWAY: u8 = 7;
-    pub(super) const WINDOW_UPDATE: u8 = 8;
+    pub(in super::super) const PING: u8 = 6;
+    pub(in super::super) const GOAWAY: u8 = 7;
+    pub(in super::super) const WINDOW_UPDATE: u8 = 8;
     pub(in super::super) const CONTINUATION: u8 = 9;
 }
 
@@ -67,8 +67,8 @@ impl FrameHeader {
         let on_stream = self.stream != 0;
         match self.kind {
             kind::DATA => on_stream && (!self.has(flag::PADDED) || self.length > 0),
-            kind::HEADERS | kind::CONTINUATION => on_stream,
-            kind::PRIORITY => on_stream && self.length == 5,
+            // A priority of the wrong size is an error of its stream only.
+            kind::HEADERS | kind::CONTINUATION | kind::PRIORITY => on_stream,
             kind::RST_STREAM => on_stream && self.length == 4,
             kind::SETTINGS => {
                 !on_stream
@@ -98,6 +98,7 @@ impl FrameHeader {
             && !self.reserved
             && self.flags & !allowed == 0
             && self.length <= DEFAULT_MAX_FRAME
+            && (self.kind != kind::PRIORITY || self.length == 5)
             && (self.stream == 0 || self.stream % 2 == 1)
     }
 }
@@ -181,6 +182,17 @@ pub(super) fn fragment(header: FrameHeader, payload: &[u8]) -> Option<&[u8]> {
     payload.get(before..end)
 }
 
+/// Content of a DATA frame without its padding; `None` if the length of the padding was not captured or does not fit. Bytes.
+pub(super) fn content_length(header: FrameHeader, payload: Option<&[u8]>) -> Option<u32> {
+    if !header.has(flag::PADDED) {
+        return Some(header.length);
+    }
+    let &padding = payload?.first()?;
+    header
+        .length
+        .checked_sub(u32::from(padding).checked_add(1)?)
+}
+
 /// A payload from behind its padding length on, and that length.
 fn unpadded(header: FrameHeader, payload: &[u8]) -> Option<(&[u8], usize)> {
     if !header.has(flag::PADDED) || header.kind == kind::CONTINUATION {
@@ -210,6 +222,8 @@ mod tests {
             (frame(6, kind::SETTINGS, flag::ACK, 0), false, false),
             (frame(4, kind::WINDOW_UPDATE, 0, 0), true, true),
             (frame(5, kind::WINDOW_UPDATE, 0, 0), false, false),
+            (frame(5, kind::PRIORITY, 0, 1), true, true),
+            (frame(4, kind::PRIORITY, 0, 1), true, false),
             (frame(3, kind::DATA, 0, 0), false, false),
             (frame(3, kind::DATA, 0, 2), true, false),
             (frame(3, kind::DATA, 0x40, 1), true, false),

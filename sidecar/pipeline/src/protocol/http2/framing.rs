@@ -33,6 +33,8 @@ pub(super) enum Item<'a> {
     },
     /// A stream was ended early; the error code, if it was captured.
     Reset { stream: u32, code: Option<u32> },
+    /// The sender takes no streams of the other side behind this one.
+    GoAway { last: u32 },
     /// The place in the bytes is lost.
     Lost(Loss),
 }
@@ -196,7 +198,9 @@ impl Framing {
                 let length = bytes.len().min(payload.remaining as usize);
                 let (found, rest) = bytes.split_at_checked(length)?;
                 let room = payload.wanted.saturating_sub(payload.kept.len());
-                payload.kept.extend(found.iter().take(room));
+                payload
+                    .kept
+                    .extend_from_slice(found.get(..room).unwrap_or(found));
                 payload.remaining = payload
                     .remaining
                     .saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
@@ -273,7 +277,7 @@ impl Framing {
         let item = match header.kind {
             kind::DATA => Item::Data {
                 stream,
-                length: data_length(header, payload),
+                length: frame::content_length(header, payload),
                 end_stream: header.has(flag::END_STREAM),
             },
             kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION => {
@@ -285,6 +289,14 @@ impl Framing {
                     .and_then(|payload| payload.first_chunk())
                     .map(|&code| u32::from_be_bytes(code)),
             },
+            kind::GOAWAY => {
+                let Some(&last) = payload.and_then(|payload| payload.first_chunk()) else {
+                    return true;
+                };
+                Item::GoAway {
+                    last: u32::from_be_bytes(last) & (u32::MAX >> 1),
+                }
+            }
             _ => return true,
         };
         items.item(item, at)
@@ -302,7 +314,7 @@ impl Framing {
         let payload = payload.filter(|payload| payload.len() == header.length as usize);
         let fragment = match payload.map(|payload| frame::fragment(header, payload)) {
             Some(None) => return self.lose(Loss::Malformed, at, items).is_some(),
-            Some(fragment) => fragment,
+            Some(fragment) => fragment.filter(|fragment| fragment.len() <= MAX_BLOCK),
             None => None,
         };
         let Some(mut open) = self.block.take() else {
@@ -367,20 +379,10 @@ fn wanted(header: FrameHeader) -> usize {
     match header.kind {
         kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION => length.min(MAX_BLOCK),
         kind::RST_STREAM => length,
+        kind::GOAWAY => 4,
         kind::DATA if header.has(flag::PADDED) => 1,
         _ => 0,
     }
-}
-
-/// Content of a DATA frame without its padding. Bytes.
-fn data_length(header: FrameHeader, payload: Option<&[u8]>) -> Option<u32> {
-    if !header.has(flag::PADDED) {
-        return Some(header.length);
-    }
-    let &padding = payload?.first()?;
-    header
-        .length
-        .checked_sub(u32::from(padding).checked_add(1)?)
 }
 
 /// The moment of `rest`, the tail of `bytes`, which moved at `at`.

@@ -1,6 +1,8 @@
 //! The request direction: entry, heads, bodies.
 
-use super::{Http1, RequestState, ResponseState, Stop, Trust, gap_before, skip_line_ends};
+use super::{
+    Http1, RequestState, ResponseState, Stop, Trust, gap_before, moved_on, skip_line_ends,
+};
 use crate::protocol::http::exchange::Outcome;
 use crate::protocol::http::method;
 use crate::protocol::http1::body::{Body, Malformed, Skip};
@@ -194,15 +196,6 @@ impl Http1 {
             RequestState::Undecided { overrun } => *overrun = true,
         }
         Ok(())
-    }
-}
-
-/// The moment of `rest`, the tail of `bytes`, which moved at `at`.
-const fn moved_on(at: Moment, bytes: &[u8], rest: &[u8]) -> Moment {
-    let consumed = bytes.len().saturating_sub(rest.len()) as u64;
-    Moment {
-        offset: at.offset.saturating_add(consumed),
-        ..at
     }
 }
 

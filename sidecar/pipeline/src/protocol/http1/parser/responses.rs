@@ -1,12 +1,16 @@
 //! The response direction: heads, bodies, and the end of exchanges.
 
-use super::{Http1, RequestState, ResponseState, Stop, Trust, gap_before, skip_line_ends};
+use super::{
+    Http1, RequestState, ResponseState, Stop, Trust, gap_before, moved_on, skip_line_ends,
+};
 use crate::model::Kind;
 use crate::protocol::http::exchange::{INCOMPLETE_RESPONSE, NO_RESPONSE, Outcome};
 use crate::protocol::http1::body::{Body, Malformed, Skip};
 use crate::protocol::http1::early::Piece;
 use crate::protocol::http1::head::{self, ResponseHead};
-use crate::protocol::{Event, Events, Loss, Moment};
+use crate::protocol::http1::pending::Pending;
+use crate::protocol::http2::Http2;
+use crate::protocol::{Event, Events, Loss, Moment, Parser};
 
 impl Http1 {
     pub(super) fn response_bytes(
@@ -17,6 +21,11 @@ impl Http1 {
     ) -> Result<(), Stop> {
         let mut rest = bytes;
         loop {
+            if let Some(successor) = &mut self.successor {
+                let direction = self.request_direction.opposite();
+                successor.on_bytes(direction, rest, moved_on(at, bytes, rest), events);
+                return Ok(());
+            }
             if matches!(self.response, ResponseState::Head) && self.response_head.is_empty() {
                 rest = skip_line_ends(rest);
             }
@@ -110,6 +119,10 @@ impl Http1 {
             open.awaits_continue = false;
             return Ok(());
         }
+        if status == 101 && self.goes_on_in_http2(at) {
+            return Ok(());
+        }
+        let open = self.open.front().ok_or(Stop::Lost(Loss::Unproven))?;
         let tunnel = open.open.is_connect() && matches!(status, 200..300);
         if status == 101 || tunnel {
             self.complete(status, None, events)?;
@@ -121,6 +134,22 @@ impl Http1 {
         }
         self.response = ResponseState::Body(body, status);
         Ok(())
+    }
+
+    /// Hands the connection over, with the request that asked for it, if nothing was missed on the way.
+    fn goes_on_in_http2(&mut self, at: Moment) -> bool {
+        let is_whole = matches!(self.request, RequestState::Undecided { overrun: false });
+        let agreed = |open: &mut Pending| open.h2c && is_whole;
+        let Some(request) = self.open.pop_front_if(agreed) else {
+            return false;
+        };
+        self.successor = Some(Box::new(Http2::upgraded(
+            &self.info,
+            self.request_direction,
+            request.open,
+            at.time,
+        )));
+        true
     }
 
     fn complete(
@@ -189,6 +218,10 @@ impl Http1 {
         at: Moment,
         events: &mut dyn Events,
     ) -> Result<(), Stop> {
+        if let Some(successor) = &mut self.successor {
+            successor.on_gap(self.request_direction.opposite(), length, at, events);
+            return Ok(());
+        }
         if self.open.is_empty() {
             if self.may_be_early(at)? {
                 self.early.hold(Piece::Gap(length), at)?;
@@ -232,6 +265,10 @@ impl Http1 {
         at: Moment,
         events: &mut dyn Events,
     ) -> Result<(), Stop> {
+        if let Some(successor) = &mut self.successor {
+            successor.on_close(self.request_direction.opposite(), at, events);
+            return Ok(());
+        }
         if self.open.is_empty() && self.kind == Kind::Client && self.may_be_early(at)? {
             self.early.hold(Piece::Close, at)?;
             return Ok(());
