@@ -1,20 +1,20 @@
 //! Copies the user's bytes of one operation into a scratch record.
 
 use crate::{
-    maps::{SCRATCH_BYTES, Scratch},
+    maps::{Progress, SCRATCH_BYTES, Scratch},
     syscall::{Data, Shape},
 };
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
 use core::{arch::asm, ffi::c_void};
-use pilotfish_abi::{Counter, HELD_BYTES, MAX_FRAMED_CAPTURE, MAX_IOVECS};
+use pilotfish_abi::{Counter, HELD_BYTES, MAX_IOVECS, MAX_PIECE};
 
-const MAX: u64 = MAX_FRAMED_CAPTURE as u64;
+const MAX: u64 = MAX_PIECE as u64;
 
 const _: () = assert!(MAX.is_power_of_two() && SCRATCH_BYTES as u64 >= 2 * MAX);
 
 /// What a copy came to.
 pub struct Captured {
-    /// Bytes now in the scratch record, at most [`MAX_FRAMED_CAPTURE`].
+    /// Bytes now in the scratch record, at most [`MAX_PIECE`].
     pub bytes: u64,
     /// Why there are fewer than wanted, if something went wrong.
     pub trouble: Option<Counter>,
@@ -25,7 +25,7 @@ pub struct Captured {
 pub fn at_most_max(mut value: u64) -> u64 {
     // SAFETY: arithmetic on a register.
     unsafe {
-        asm!("if {v} <= {max} goto +1", "{v} = {max}", v = inout(reg) value, max = const MAX_FRAMED_CAPTURE);
+        asm!("if {v} <= {max} goto +1", "{v} = {max}", v = inout(reg) value, max = const MAX_PIECE);
     }
     value
 }
@@ -44,40 +44,79 @@ pub fn at_most_held(mut value: u64) -> u64 {
 fn below_max(mut value: u64) -> u64 {
     // SAFETY: arithmetic on a register.
     unsafe {
-        asm!("{v} &= {mask}", v = inout(reg) value, mask = const MAX_FRAMED_CAPTURE - 1);
+        asm!("{v} &= {mask}", v = inout(reg) value, mask = const MAX_PIECE - 1);
     }
     value
 }
 
-/// Copies the first `wanted` bytes of the operation's data.
+/// The first eight bytes of the operation's data if they are in one buffer, otherwise 0.
 #[inline(always)]
-pub fn copy(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
-    copy_by(scratch, data, wanted, copy_vectors)
+pub fn first_word(data: Data) -> u64 {
+    let (address, length) = match data.shape {
+        Shape::Buffer => (data.address, data.length),
+        Shape::Vectors => {
+            let mut first = [0u64; 2];
+            // SAFETY: a read into a variable of this size; the helper checks the user address.
+            let failed = unsafe {
+                bpf_probe_read_user(
+                    (&raw mut first).cast(),
+                    size_of_val(&first) as u32,
+                    data.address as *const c_void,
+                )
+            };
+            if failed != 0 || data.length == 0 {
+                return 0;
+            }
+            (first[0], first[1])
+        }
+        Shape::Hidden(_) => return 0,
+    };
+    let mut word = 0u64;
+    if length < size_of_val(&word) as u64 {
+        return 0;
+    }
+    // SAFETY: as above. On a failure the helper leaves zeros.
+    unsafe {
+        bpf_probe_read_user(
+            (&raw mut word).cast(),
+            size_of_val(&word) as u32,
+            address as *const c_void,
+        );
+    }
+    word
 }
 
-/// The same for a probe, of at most [`FEW_VECTORS`]: a loop with a callback needs more from the loader than probes get.
+/// Copies `wanted` bytes of the operation's data from its byte `from` on.
+#[inline(always)]
+pub fn copy(scratch: &mut Scratch, data: Data, from: u64, wanted: u64) -> Captured {
+    copy_by(scratch, data, from, wanted, copy_vectors)
+}
+
+/// The same for a probe, from the first byte on, of at most [`FEW_VECTORS`]: a loop with a callback needs more from the loader
+/// than probes get.
 #[inline(always)]
 pub fn copy_few(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
-    copy_by(scratch, data, wanted, copy_few_vectors)
+    copy_by(scratch, data, 0, wanted, copy_few_vectors)
 }
 
 #[inline(always)]
 fn copy_by(
     scratch: &mut Scratch,
     data: Data,
+    from: u64,
     wanted: u64,
-    copy_vectors: impl FnOnce(&mut Scratch, Data, u64) -> Captured,
+    copy_vectors: impl FnOnce(&mut Scratch, Data, u64, u64) -> Captured,
 ) -> Captured {
     match data.shape {
         Shape::Buffer => {
             // More moved than was asked for: these are not the operation's registers.
-            if data.length < wanted {
+            if data.length < from + wanted {
                 return Captured {
                     bytes: 0,
                     trouble: Some(Counter::NoBuffer),
                 };
             }
-            if read_user(scratch, 0, data.address, wanted) {
+            if read_user(scratch, 0, data.address + from, wanted) {
                 Captured {
                     bytes: wanted,
                     trouble: None,
@@ -89,7 +128,7 @@ fn copy_by(
                 }
             }
         }
-        Shape::Vectors => copy_vectors(scratch, data, wanted),
+        Shape::Vectors => copy_vectors(scratch, data, from, wanted),
         Shape::Hidden(why) => Captured {
             bytes: 0,
             trouble: Some(why),
@@ -98,26 +137,24 @@ fn copy_by(
 }
 
 #[inline(always)]
-fn copy_vectors(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
-    let (address, count) = (data.address, data.length);
+fn copy_vectors(scratch: &mut Scratch, data: Data, from: u64, wanted: u64) -> Captured {
+    let count = data.length;
     let known = if count > u64::from(MAX_IOVECS) {
         u64::from(MAX_IOVECS)
     } else {
         count
     };
-    if !read_vectors(scratch, address, known) {
+    if !read_vectors(scratch, data.address, known) {
         return Captured {
             bytes: 0,
             trouble: Some(Counter::Unreadable),
         };
     }
-    let mut copying = Copying {
-        scratch,
-        rest: wanted,
-        wanted,
-        skipped: data.skipped,
-        failed: false,
-    };
+    scratch.progress.skip = data.skipped + from;
+    scratch.progress.rest = wanted;
+    scratch.progress.wanted = wanted;
+    scratch.progress.failed = 0;
+    let mut copying = Copying { scratch };
     // SAFETY: the callback is a function of this program, and gets the structure for as long as the helper runs.
     unsafe {
         bpf_loop(
@@ -127,14 +164,20 @@ fn copy_vectors(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
             0,
         );
     }
-    let position = wanted.wrapping_sub(copying.rest);
-    if copying.failed {
+    let Progress {
+        rest,
+        wanted,
+        failed,
+        ..
+    } = scratch.progress;
+    let position = wanted.wrapping_sub(rest);
+    if failed != 0 {
         return Captured {
             bytes: position,
             trouble: Some(Counter::Unreadable),
         };
     }
-    let cut = position < wanted && count > known;
+    let cut = rest > 0 && count > known;
     Captured {
         bytes: position,
         trouble: cut.then_some(Counter::IovecsCut),
@@ -145,8 +188,8 @@ fn copy_vectors(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
 const FEW_VECTORS: u64 = 8;
 
 #[inline(always)]
-fn copy_few_vectors(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured {
-    let (address, count, mut skipped) = (data.address, data.length, data.skipped);
+fn copy_few_vectors(scratch: &mut Scratch, data: Data, from: u64, wanted: u64) -> Captured {
+    let (address, count, mut skipped) = (data.address, data.length, data.skipped + from);
     let known = if count > FEW_VECTORS {
         FEW_VECTORS
     } else {
@@ -187,42 +230,39 @@ fn copy_few_vectors(scratch: &mut Scratch, data: Data, wanted: u64) -> Captured 
     }
 }
 
-/// What passes from one vector to the next.
+/// What a round of the loop over vectors gets.
 struct Copying<'a> {
     scratch: &'a mut Scratch,
-    /// Bytes that are still to be copied, of `wanted`.
-    rest: u64,
-    wanted: u64,
-    /// Bytes at the beginning that are still to be passed over.
-    skipped: u64,
-    failed: bool,
 }
 
 /// Copies one vector; the helper calls it for each until it returns other than 0. In a plain loop the verifier would walk
 /// each of many vectors anew for every way that leads to it.
 #[inline(never)]
 extern "C" fn copy_vector(index: u32, copying: &mut Copying<'_>) -> i64 {
-    let rest = at_most_max(copying.rest);
+    let scratch = &mut *copying.scratch;
+    let Progress {
+        skip, rest, wanted, ..
+    } = scratch.progress;
+    let rest = at_most_max(rest);
     if rest == 0 {
         return 1;
     }
-    let Some(&[base, length]) = copying.scratch.iovecs.get(index as usize) else {
+    let Some(&[base, length]) = scratch.iovecs.get(index as usize) else {
         return 1;
     };
-    let skipped = copying.skipped;
-    if skipped >= length {
-        copying.skipped = skipped - length;
+    if skip >= length {
+        scratch.progress.skip = skip - length;
         return 0;
     }
-    copying.skipped = 0;
-    let (base, length) = (base.wrapping_add(skipped), length - skipped);
+    scratch.progress.skip = 0;
+    let (base, length) = (base + skip, length - skip);
     let length = if length < rest { length } else { rest };
-    let position = copying.wanted.wrapping_sub(rest);
-    if !read_user(copying.scratch, position, base, length) {
-        copying.failed = true;
+    let position = wanted.wrapping_sub(rest);
+    if !read_user(scratch, position, base, length) {
+        scratch.progress.failed = 1;
         return 1;
     }
-    copying.rest = rest - length;
+    scratch.progress.rest = rest - length;
     0
 }
 

@@ -10,7 +10,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_storage_get, bpf_skc_to_tcp_sock},
 };
 use core::{ffi::c_void, ptr};
-use pilotfish_abi::{Counter, FRAMED_FACTOR, Family, MAX_FRAMED_CAPTURE, Member, Scope, flag};
+use pilotfish_abi::{Counter, FRAMED_FACTOR, Family, MAX_PIECE, MAX_PIECES, Member, Scope, flag};
 
 /// The socket's state, if a process in scope has used it.
 #[inline(always)]
@@ -169,11 +169,27 @@ const FRAMED: u32 = 1 << 30;
 /// The beginning of what an HTTP/2 client sends first (RFC 9113, section 3.4): `PRI * HT`.
 const PREFACE: u64 = u64::from_ne_bytes(*b"PRI * HT");
 
-/// Takes note of a connection's first bytes. No protocol is parsed in the kernel; this one is recognised because its heads
-/// are anywhere, and user space would be too late to ask for more of them.
+/// Bytes of an operation that [`note_opening`] can tell something of.
+pub const OPENING: u64 = size_of_val(&PREFACE) as u64;
+
+/// Takes note of a connection's first bytes, before they are captured: requests may follow them in the same operation. No
+/// protocol is parsed in the kernel; this one is recognised because its heads are anywhere, and user space would be too
+/// late to ask for more of them.
 #[inline(always)]
-pub fn note_opening(run: &mut u32, offset: u64, first: u64) {
-    if offset == 0 && first == PREFACE {
+pub fn note_opening(run: &mut u32, first: u64) {
+    if first == PREFACE {
+        *run |= FRAMED;
+    }
+}
+
+/// Takes note of the beginning of an operation on a connection whose first bytes were not seen: one that begins with a whole
+/// frame of a length and type that HTTP/2 peers send all the time (`WINDOW_UPDATE`, `PING`) has frames.
+#[inline(always)]
+pub fn note_frame(run: &mut u32, first: u64) {
+    let [l2, l1, l0, kind, flags, s3, s2, s1] = first.to_ne_bytes();
+    let is_update = (l0, kind, flags) == (4, 8, 0);
+    let is_ping = (l0, kind) == (8, 6) && flags <= 1 && s2 | s1 == 0;
+    if l2 | l1 | s3 == 0 && (is_update || is_ping) {
         *run |= FRAMED;
     }
 }
@@ -216,8 +232,8 @@ pub fn allowance(run: &mut u32, way: Way, limit: u32, total: u64) -> u32 {
 /// Among frames more is captured, in proportion to what the operator allows.
 #[inline(always)]
 fn framed_limit(limit: u32) -> u32 {
-    if limit > MAX_FRAMED_CAPTURE / FRAMED_FACTOR {
-        MAX_FRAMED_CAPTURE
+    if limit > MAX_PIECE * MAX_PIECES / FRAMED_FACTOR {
+        MAX_PIECE * MAX_PIECES
     } else {
         limit * FRAMED_FACTOR
     }

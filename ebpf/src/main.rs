@@ -11,6 +11,7 @@ mod flow;
 mod kernel;
 mod maps;
 mod output;
+mod pieces;
 mod process;
 mod scope;
 mod socket;

@@ -7,9 +7,8 @@ use aya_ebpf::{
 };
 use core::{arch::asm, ffi::c_void, ptr};
 use pilotfish_abi::{
-    Counter, HELD_BYTES, Header, MAX_CGROUPS, MAX_FRAMED_CAPTURE, MAX_GOROUTINES, MAX_IOVECS,
-    MAX_SLOTS, MAX_TLS_CONNECTIONS, MAX_TLS_HELD, MAX_TLS_KEYS, MAX_TLS_SEALED, Scope, Settings,
-    SlotCounters,
+    Counter, HELD_BYTES, Header, MAX_CGROUPS, MAX_GOROUTINES, MAX_IOVECS, MAX_PIECE, MAX_SLOTS,
+    MAX_TLS_CONNECTIONS, MAX_TLS_HELD, MAX_TLS_KEYS, MAX_TLS_SEALED, Scope, Settings, SlotCounters,
 };
 
 /// A map whose values live in a kernel object (task, socket) and are freed with it. `max_entries` must be 0; the
@@ -276,15 +275,15 @@ pub struct VectorPlace {
     pub count: u32,
 }
 
-/// Bytes behind the header in a scratch record: an offset below [`MAX_FRAMED_CAPTURE`] plus a length up to it.
-pub const SCRATCH_BYTES: usize = 2 * MAX_FRAMED_CAPTURE as usize;
+/// Bytes behind the header in a scratch record: an offset below [`MAX_PIECE`] plus a length up to it.
+pub const SCRATCH_BYTES: usize = 2 * MAX_PIECE as usize;
 
 /// Room to assemble one record.
 #[repr(C)]
 pub struct Scratch {
     /// The record's header.
     pub header: Header,
-    /// Captured bytes; only the first [`MAX_FRAMED_CAPTURE`] are ever sent.
+    /// Captured bytes; only the first [`MAX_PIECE`] are ever sent.
     pub bytes: [u8; SCRATCH_BYTES],
     /// The operation's I/O vectors: address, length.
     pub iovecs: [[u64; 2]; MAX_IOVECS as usize],
@@ -294,6 +293,35 @@ pub struct Scratch {
     pub is_stale: u32,
     /// [`TlsCall::waiting`] before the operation.
     pub waiting: u64,
+    /// How far a copy has come.
+    pub progress: Progress,
+}
+
+/// How far a copy has come. In a map and not on the stack: there the verifier would follow every value through every round
+/// of a loop, and once more for every way that leads to it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Progress {
+    /// Bytes before the first one to be copied.
+    pub skip: u64,
+    /// Bytes that are still to be copied, of `wanted`.
+    pub rest: u64,
+    /// Bytes to copy.
+    pub wanted: u64,
+    /// Not 0 if a read has failed.
+    pub failed: u64,
+    /// Bytes of the operation's pieces before.
+    pub done: u64,
+    /// Bytes to capture of the operation.
+    pub allowed: u64,
+    /// Bytes of the operation.
+    pub total: u64,
+    /// Where its bytes are, see [`Data`](crate::syscall::Data).
+    pub address: u64,
+    /// Length of the buffer there, or number of I/O vectors.
+    pub length: u64,
+    /// Whether these are I/O vectors: 0 or 1.
+    pub vectors: u64,
 }
 
 /// The first eight captured bytes, if as many were captured.

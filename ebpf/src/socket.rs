@@ -3,7 +3,7 @@
 use crate::{
     capture, flow, kernel,
     maps::{self, SCRATCH, SETTINGS},
-    output, scope,
+    output, pieces, scope,
     syscall::{self, Data, Way},
     tls,
 };
@@ -101,21 +101,22 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
     } else {
         data
     };
-    let wanted = capture::at_most_max(u64::from(flow::allowance(
-        &mut flow.run,
-        way,
-        settings.capture,
-        total,
-    )));
-    let captured = capture::copy(scratch, data, wanted);
+    if offset == 0 && total >= flow::OPENING {
+        flow::note_opening(&mut flow.run, capture::first_word(data));
+    }
+    let allowed = u64::from(flow::allowance(&mut flow.run, way, settings.capture, total));
+    let captured = capture::copy(scratch, data, 0, capture::at_most_max(allowed));
     if let Some(counter) = captured.trouble {
         maps::count(scope.slot, counter, 1);
     }
     let bytes = capture::at_most_max(captured.bytes);
-    if bytes >= 8 {
-        flow::note_opening(&mut flow.run, offset, maps::first_word(&scratch.bytes));
+    if flow.flags & u32::from(flag::JOINED_LATE) != 0 && bytes >= flow::OPENING {
+        flow::note_frame(&mut flow.run, maps::first_word(&scratch.bytes));
     }
-    if total > bytes {
+    let goes_on = pieces::follow(bytes, allowed);
+    if goes_on {
+        scratch.header.total = bytes as u32;
+    } else if total > bytes {
         maps::count(scope.slot, Counter::Uncaptured, total - bytes);
     }
     let no_buffer = if bytes == 0 { flag::NO_BUFFER } else { 0 };
@@ -130,6 +131,9 @@ fn moved(ctx: &BtfTracePointContext, way: Way) -> Option<()> {
         ptr::from_ref(scratch).cast(),
         Header::SIZE as u64 + bytes,
     );
+    if goes_on {
+        pieces::deliver(scratch, data, allowed, total);
+    }
     Some(())
 }
 

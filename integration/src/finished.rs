@@ -30,6 +30,8 @@ impl Finished {
         let telling = [
             "_lost_",
             "_gaps_",
+            "_beyond_",
+            "_cut_",
             "_holes_",
             "_abandoned_",
             "_unknown_",

@@ -18,6 +18,7 @@ pub struct Nginx {
     workers: u32,
     upstream: String,
     certificate: Option<Certificate>,
+    http2: bool,
 }
 
 impl Nginx {
@@ -28,6 +29,7 @@ impl Nginx {
             workers: 2,
             upstream: "127.0.0.1:1".to_owned(),
             certificate: None,
+            http2: false,
         }
     }
 
@@ -54,6 +56,12 @@ impl Nginx {
         self
     }
 
+    /// Serves HTTP/2: in clear nothing else, with TLS to those who choose it.
+    pub fn http2(mut self) -> Self {
+        self.http2 = true;
+        self
+    }
+
     /// Writes configuration and files into the trial's folder.
     pub fn command(&self, scene: &Scene) -> Result<Command> {
         let folder = scene.folder().join(format!("nginx-{}", self.port));
@@ -67,8 +75,9 @@ impl Nginx {
             let (chain, key) = (own.chain.display(), own.key.display());
             format!(" ssl; ssl_certificate {chain}; ssl_certificate_key {key}")
         });
+        let http2 = if self.http2 { " http2" } else { "" };
         let configuration = template
-            .replace("@TLS@", &tls)
+            .replace("@PROTOCOLS@", &format!("{http2}{tls}"))
             .replace("@FOLDER@", &folder.to_string_lossy())
             .replace("@PORT@", &self.port.to_string())
             .replace("@WORKERS@", &self.workers.to_string())

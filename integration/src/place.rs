@@ -113,6 +113,19 @@ pub fn command(name: &str) -> Result<Command> {
     })?))
 }
 
+/// A program of this crate, which cargo builds along with its tests.
+pub fn own_program(name: &str) -> Result<PathBuf> {
+    let running = env::current_exe().context("cannot tell which program runs")?;
+    // Tests are one folder below the programs.
+    running
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file())
+        .with_context(|| format!("no program {name} near {}", running.display()))
+}
+
 /// The folder of compiled fixtures, kept between runs.
 pub fn compiled() -> Result<PathBuf> {
     let target =

@@ -6,6 +6,9 @@ use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Where Debian's packages of Go libraries are.
+const DEBIANS_GO: &str = "/usr/share/gocode";
+
 /// How a Go program is built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GoBuild {
@@ -15,7 +18,7 @@ pub struct GoBuild {
     pub pie: bool,
 }
 
-/// Compiles a single-file Go program with nothing but the standard library and no network.
+/// Compiles a single-file Go program with the standard library and Debian's packages, and no network.
 pub fn go(source: &str) -> Result<PathBuf> {
     go_as(source, GoBuild::default())
 }
@@ -38,6 +41,7 @@ pub fn go_as(source: &str, how: GoBuild) -> Result<PathBuf> {
         command.arg("-o").arg(product).arg(source);
         command.envs([
             ("GO111MODULE", "off"),
+            ("GOPATH", DEBIANS_GO),
             ("GOPROXY", "off"),
             ("GOFLAGS", ""),
             ("CGO_ENABLED", "0"),

@@ -81,7 +81,22 @@ impl Span {
             && self.parent_span_id.as_deref() == Some(other.span_id.as_str())
     }
 
-    /// What holds for every HTTP span, whoever made it.
+    /// Full method of a gRPC call, such as `shop.Orders/Place`; `None` for a span of HTTP.
+    pub fn rpc_method(&self) -> Option<&str> {
+        self.text("rpc.system.name").ok()?;
+        self.text("rpc.method_original")
+            .or_else(|_| self.text("rpc.method"))
+            .ok()
+    }
+
+    /// True if the agent says that part of the request's or response's head is not known.
+    pub fn is_marked_incomplete(&self) -> bool {
+        self.attributes
+            .get("pilotfish.head_incomplete")
+            .is_some_and(|value| value == true)
+    }
+
+    /// What holds for every span, whoever made it.
     fn check(&self) -> Result<()> {
         ensure!(is_id(&self.trace_id, 32), "trace id");
         ensure!(is_id(&self.span_id, 16), "span id");
@@ -94,6 +109,42 @@ impl Span {
             "ends before it starts"
         );
         ensure!(self.start_time_unix_nano > 0, "start time");
+        ensure!(
+            self.resource
+                .get("service.name")
+                .is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty())),
+            "service.name"
+        );
+        let failed = self.attributes.contains_key("error.type");
+        ensure!(
+            (self.status == "error") == failed,
+            "status does not go with error.type"
+        );
+        if self.attributes.contains_key("rpc.system.name") {
+            self.check_rpc()
+        } else {
+            self.check_http()
+        }
+    }
+
+    /// What holds for every gRPC call.
+    fn check_rpc(&self) -> Result<()> {
+        ensure!(self.text("rpc.system.name")? == "grpc", "rpc.system.name");
+        let method = self.text("rpc.method")?;
+        ensure!(self.name == method, "name is not the method");
+        ensure!(
+            self.text("network.protocol.version")? == "2",
+            "protocol version"
+        );
+        ensure!(
+            !self.attributes.contains_key("http.request.method"),
+            "gRPC and HTTP at once"
+        );
+        Ok(())
+    }
+
+    /// What holds for every HTTP exchange.
+    fn check_http(&self) -> Result<()> {
         let method = self.text("http.request.method")?;
         ensure!(
             self.name.starts_with(method) || method == "_OTHER" && self.name.starts_with("HTTP"),
@@ -101,20 +152,16 @@ impl Span {
         );
         let path = self.path();
         ensure!(
-            path.starts_with('/') || matches!(method, "OPTIONS" | "CONNECT"),
+            path.starts_with('/')
+                || matches!(method, "OPTIONS" | "CONNECT")
+                || self.is_marked_incomplete(),
             "path"
         );
         let scheme = self.text("url.scheme")?;
         ensure!(matches!(scheme, "http" | "https"), "scheme");
         ensure!(
-            matches!(self.text("network.protocol.version")?, "1.0" | "1.1"),
+            matches!(self.text("network.protocol.version")?, "1.0" | "1.1" | "2"),
             "protocol version"
-        );
-        ensure!(
-            self.resource
-                .get("service.name")
-                .is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty())),
-            "service.name"
         );
         let error = self.attributes.get("error.type").and_then(Value::as_str);
         if let Some(status) = self.status_code() {
@@ -126,11 +173,6 @@ impl Span {
                 "error.type does not go with status {status}"
             );
         }
-        let failed = error.is_some();
-        ensure!(
-            (self.status == "error") == failed,
-            "status does not go with error.type"
-        );
         Ok(())
     }
 }
@@ -180,6 +222,21 @@ mod tests {
     use super::*;
 
     const LINE: &str = r#"{"trace_id":"0123456789abcdef0123456789abcdef","span_id":"0123456789abcdef","parent_span_id":null,"name":"GET /a","kind":"server","start_time_unix_nano":5,"end_time_unix_nano":6,"attributes":{"http.request.method":"GET","url.path":"/a","url.scheme":"http","network.protocol.version":"1.1","http.response.status_code":200},"resource":{"service.name":"app"},"status":"unset"}"#;
+
+    #[test]
+    fn a_call_is_told_by_its_full_method() {
+        let line = LINE
+            .replace(r#""name":"GET /a""#, r#""name":"_OTHER""#)
+            .replace(
+                r#""http.request.method":"GET","url.path":"/a","url.scheme":"http","network.protocol.version":"1.1","http.response.status_code":200"#,
+                r#""rpc.system.name":"grpc","rpc.method":"_OTHER","rpc.method_original":"shop.Orders/Place","network.protocol.version":"2""#,
+            );
+        let spans = parse(&line).expect("a good span");
+        assert_eq!(spans[0].rpc_method(), Some("shop.Orders/Place"));
+        assert!(parse(&line.replace(r#"version":"2""#, r#"version":"1.1""#)).is_err());
+        assert!(parse(&line.replace(r#""name":"_OTHER""#, r#""name":"a""#)).is_err());
+        assert_eq!(parse(LINE).expect("a good span")[0].rpc_method(), None);
+    }
 
     #[test]
     fn a_good_span_passes_and_each_fault_is_found() {

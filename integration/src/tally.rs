@@ -96,6 +96,11 @@ impl Tally {
         self
     }
 
+    /// True if any outcome has this path.
+    pub fn has_path(&self, path: &str) -> bool {
+        self.0.keys().any(|outcome| outcome.path == path)
+    }
+
     /// How often an outcome was seen.
     pub fn count(&self, outcome: &Outcome) -> u64 {
         self.0.get(outcome).copied().unwrap_or_default()

@@ -13,10 +13,12 @@ mod docker;
 mod documentation;
 mod ephemeral;
 mod faults;
+mod grpc;
 mod hook;
 mod hook_faults;
 mod hook_launch;
 mod hook_restart;
+mod http2;
 mod identity;
 mod image;
 mod inject;
@@ -81,6 +83,8 @@ fn main() -> ExitCode {
         tls_processes::register,
         tls_calls::register,
         tls_faults::register,
+        http2::register,
+        grpc::register,
         replay::register,
         runtimes::register,
         nri::register,

@@ -25,12 +25,15 @@ pub const MAX_SLOTS: u32 = 512;
 /// Most bytes that the operator can have captured of one socket operation.
 pub const MAX_CAPTURE: u32 = 16 * 1024;
 
-/// Most bytes captured of one operation on a connection that was seen to begin with HTTP/2's preface: several frames, of
-/// several streams, come in one piece. No record has more.
-pub const MAX_FRAMED_CAPTURE: u32 = 32 * 1024;
+/// Most bytes of an operation in one record.
+pub const MAX_PIECE: u32 = 32 * 1024;
 
-/// How many times the configured limit is captured of such an operation.
-pub const FRAMED_FACTOR: u32 = 8;
+/// Most records of one operation on a connection that was seen to begin with HTTP/2's preface: frames of many streams come
+/// in one write. Every other operation is one record.
+pub const MAX_PIECES: u32 = 8;
+
+/// How many times the configured limit is captured of such an operation, within the pieces that there may be.
+pub const FRAMED_FACTOR: u32 = 64;
 
 /// Bytes captured per socket operation unless configured otherwise.
 pub const DEFAULT_CAPTURE: u32 = 4096;
@@ -56,5 +59,5 @@ pub const MAX_TLS_HELD: u32 = 512;
 /// Bytes that are kept of what waits.
 pub const HELD_BYTES: u32 = 4096;
 
-/// I/O vectors read per operation; the bytes of later ones become a gap.
-pub const MAX_IOVECS: u32 = 64;
+/// I/O vectors read per operation, as many as Linux takes (`UIO_MAXIOV`); the bytes of later ones would become a gap.
+pub const MAX_IOVECS: u32 = 1024;

@@ -4,8 +4,8 @@ use super::connection;
 use crate::{
     capture, flow,
     maps::{self, SETTINGS, TLS_HELD, TLS_SCRATCH, TlsConnection, TlsHeld, TlsKey, TlsScratch},
-    output,
-    syscall::{Data, Way},
+    output, pieces,
+    syscall::{Data, Shape, Way},
 };
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
 use core::ptr;
@@ -63,39 +63,58 @@ pub fn deliver_data(
     header.offset = offset;
     header.opposite = opposite;
     header.total = moved as u32;
-    let wanted = flow::allowance(&mut connection.run, way, settings.capture, moved);
-    let bytes = copy(scratch, scope, data, u64::from(wanted), moved);
-    if bytes >= 8 {
+    if offset == 0 && moved >= flow::OPENING {
+        flow::note_opening(&mut connection.run, capture::first_word(data));
+    }
+    let allowed = flow::allowance(&mut connection.run, way, settings.capture, moved);
+    let allowed = u64::from(allowed);
+    let bytes = copy(scratch, scope, data, allowed);
+    if connection.flags & u32::from(flag::JOINED_LATE) != 0 && bytes >= flow::OPENING {
         let first = maps::first_word(&scratch.record.bytes);
-        flow::note_opening(&mut connection.run, offset, first);
+        flow::note_frame(&mut connection.run, first);
+    }
+    // Only a buffer is ever longer than a piece: records of rustls are not.
+    let goes_on = data.shape == Shape::Buffer && pieces::follow(bytes, allowed);
+    let header = &mut scratch.record.header;
+    if goes_on {
+        header.total = bytes as u32;
+    } else {
+        count_uncaptured(scope, moved, bytes);
     }
     output::deliver(
         scope.slot,
         ptr::from_ref(&scratch.record).cast(),
         Header::SIZE as u64 + bytes,
     );
+    if goes_on {
+        pieces::deliver_buffer(&mut scratch.record, data.address, moved, allowed);
+    }
     give_back(scratch);
     Some(())
 }
 
 /// Copies what is wanted of the data, and writes down how much that was.
 #[inline(always)]
-fn copy(scratch: &mut TlsScratch, scope: Scope, data: Data, wanted: u64, moved: u64) -> u64 {
+fn copy(scratch: &mut TlsScratch, scope: Scope, data: Data, wanted: u64) -> u64 {
     let wanted = capture::at_most_max(wanted);
     let captured = capture::copy_few(&mut scratch.record, data, wanted);
     if let Some(counter) = captured.trouble {
         maps::count(scope.slot, counter, 1);
     }
     let bytes = capture::at_most_max(captured.bytes);
-    if moved > bytes {
-        maps::count(scope.slot, Counter::Uncaptured, moved - bytes);
-    }
     let header = &mut scratch.record.header;
     if bytes == 0 {
         header.flags |= flag::NO_BUFFER;
     }
     header.captured = bytes as u32;
     bytes
+}
+
+#[inline(always)]
+fn count_uncaptured(scope: Scope, moved: u64, bytes: u64) {
+    if moved > bytes {
+        maps::count(scope.slot, Counter::Uncaptured, moved - bytes);
+    }
 }
 
 /// Keeps what is sent until its connection is known. What follows before that is only counted.
@@ -124,7 +143,8 @@ pub fn hold(scope: Scope, key: TlsKey, sequence: u64, data: Data, moved: u64) ->
     } else {
         u64::from(most)
     };
-    copy(scratch, scope, data, wanted, moved);
+    let bytes = copy(scratch, scope, data, wanted);
+    count_uncaptured(scope, moved, bytes);
     // SAFETY: what waits is the beginning of a scratch record.
     let held = unsafe { &*ptr::from_ref(&scratch.record).cast::<TlsHeld>() };
     let result = TLS_HELD.insert(key, held, 0);
@@ -158,8 +178,8 @@ pub fn release(scope: Scope, connection: &mut TlsConnection, key: TlsKey, sequen
         header.total = total;
         let bytes = capture::at_most_held(captured);
         header.captured = bytes as u32;
-        if bytes >= 8 {
-            flow::note_opening(&mut connection.run, offset, maps::first_word(&held.bytes));
+        if offset == 0 && bytes >= flow::OPENING {
+            flow::note_opening(&mut connection.run, maps::first_word(&held.bytes));
         }
         output::deliver(
             scope.slot,

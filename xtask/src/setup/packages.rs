@@ -68,6 +68,16 @@ pub(super) const PACKAGES: &[Package] = &[
     package("curl", Scope::Test, "HTTP client under observation"),
     package("wrk", Scope::Test, "keep-alive load"),
     package(
+        "nghttp2-client",
+        Scope::Test,
+        "HTTP/2 load, and a client under observation",
+    ),
+    package(
+        "nghttp2-server",
+        Scope::Test,
+        "HTTP/2 server under observation",
+    ),
+    package(
         "wget",
         Scope::Test,
         "HTTPS client with GnuTLS under observation",
@@ -79,6 +89,11 @@ pub(super) const PACKAGES: &[Package] = &[
     ),
     package("openssl", Scope::Test, "TLS server that renegotiates").or("openssl"),
     package("golang-go", Scope::Test, "Go net/http server and client").or("go"),
+    package(
+        "golang-google-grpc-dev",
+        Scope::Test,
+        "library of the Go gRPC server and client",
+    ),
     package(
         "nodejs",
         Scope::Test,

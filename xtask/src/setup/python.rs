@@ -36,6 +36,11 @@ const PINS: &[Pin] = &[
         reason: "HTTPS server and client whose TLS is in memory",
     },
     Pin {
+        name: "grpcio",
+        version: "1.85.0",
+        reason: "gRPC server and client under observation",
+    },
+    Pin {
         name: "kubernetes-validate",
         version: "1.37.0",
         reason: "the schemas of Kubernetes 1.25 to 1.37",

@@ -52,10 +52,16 @@ impl Connection {
         self.latest = number;
         self.is_ordered = true;
         self.is_loss_told = false;
+        // The thread that reads a connection of many requests reads and writes for all of them: it tells nothing of which
+        // of them another request belongs to.
+        let of_thread = match self.of.kind {
+            Kind::Server => Moment { tid: 0, ..at },
+            Kind::Client => at,
+        };
         events.event(Event::Started(Started {
             id: self.exchange_id(number),
             kind: self.of.kind,
-            at,
+            at: of_thread,
             traceparent: fields.take_traceparent(),
             tracestate: fields.take_tracestate(),
         }));
