@@ -225,7 +225,7 @@ impl Prober {
         match self.attach(process, (file, key), plan) {
             Ok(links) => {
                 let library = plan.library.map_or("", Library::name);
-                tracing::info!(pid, path, library, "TLS is seen in plaintext");
+                tracing::info!(pid, path, library, "probing a TLS library");
                 let probed = Probed {
                     path: path.clone(),
                     library,
@@ -323,7 +323,7 @@ impl Prober {
     fn not_covered(&self, process: &mut Process, path: &str, key: Option<FileKey>, reason: &str) {
         if process.not_covered(path, key, reason) {
             count(&self.stats.not_covered);
-            tracing::debug!(path, reason, "TLS is not seen in plaintext");
+            tracing::info!(path, reason, "TLS is not seen in plaintext");
         }
     }
 }
