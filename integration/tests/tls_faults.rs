@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 const SHORT: u32 = 200;
 
 /// Connections on which nothing happens, and those that become active among them.
-const IDLE: usize = 1500;
+const IDLE: usize = 10_000;
 const ACTIVE: usize = 100;
 
 pub(crate) fn register(trials: &mut Trials) {
