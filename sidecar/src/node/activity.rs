@@ -35,6 +35,11 @@ impl Default for Activity {
 }
 
 impl Activity {
+    /// From now on somebody could ask: idleness counts from here, not from before the programs were loaded.
+    pub fn begin(&self) {
+        self.change(|_| {});
+    }
+
     /// There are this many containers now.
     pub fn set_containers(&self, containers: usize) {
         self.change(|state| state.containers = containers);
@@ -122,5 +127,15 @@ mod tests {
         activity.idle_for(LIMIT).await;
         assert_eq!(start.elapsed(), LIMIT);
         assert!(activity.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_before_anybody_could_ask_does_not_count() {
+        let activity = Activity::default();
+        tokio::time::sleep(3 * LIMIT).await;
+        activity.begin();
+        let ready = Instant::now();
+        activity.idle_for(LIMIT).await;
+        assert_eq!(ready.elapsed(), LIMIT);
     }
 }

@@ -155,6 +155,7 @@ impl Node {
             self.activity.clone(),
             Limits::default(),
         );
+        self.activity.begin();
         self.ready.store(true, Ordering::Release);
         notify(NotifyState::Ready);
         tracing::info!("ready");
